@@ -1,0 +1,122 @@
+"""The shape of a configuration after loading: frozen, complete, checked.
+
+Every default of the product stands here, once. Times are seconds, sizes are counts, and nothing in
+these classes reads a file or knows a dialect; that is ``loader.py``'s work.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+
+from common.proto.address import Address
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+DEFAULT_LOCAL = Address("127.0.0.1", 1080)
+
+
+class Secret:
+    """A text that does not print: ``str`` and ``repr`` hide it, ``reveal()`` gives it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One user of the local front."""
+
+    user: str
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One Shadowsocks server: what ssserver listens on, and what sslocal dials."""
+
+    address: Address
+    method: str
+    password: Secret
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything either program needs to run."""
+
+    source: str
+    servers: tuple[Server, ...]
+    local: Address = DEFAULT_LOCAL
+    auth: tuple[Credential, ...] = ()
+
+    timeout: float = 60.0
+    connect_timeout: float = 10.0
+    idle_timeout: float | None = None
+    half_close_timeout: float = 300.0
+    keep_alive: float = 15.0
+    no_delay: bool = True
+
+    dns: tuple[str, ...] = ()
+    ipv6_first: bool = False
+    ipv6_only: bool = False
+
+    forbidden_ip: tuple[IPNetwork, ...] = field(default_factory=lambda: DEFAULT_FORBIDDEN)
+    segmented_header: bool = False
+    max_connections: int | None = None
+
+    via: str | None = "shadowrelay"
+    user: str | None = None
+    nofile: int | None = None
+    pid_file: str | None = None
+    log_file: str | None = None
+    verbosity: int = 0
+
+    warnings: tuple[str, ...] = ()
+
+
+DEFAULT_FORBIDDEN: tuple[IPNetwork, ...] = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "::/128",
+        "::1/128",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "2001:db8::/32",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "ff00::/8",
+    )
+)

@@ -1,0 +1,158 @@
+"""Every error this project raises on purpose, and what each one tells the client.
+
+    RelayError
+    ├── ConfigError(problems)            the operator's: all problems of a configuration at once
+    ├── ProtocolError(reason, …)         the peer's: raised by sans-IO code, and nothing else is
+    │   ├── BadRequest                   malformed HTTP or SOCKS from a local client
+    │   │   ├── HeadTooLarge             request head over its limit
+    │   │   └── HandshakeTimeout         the client did not finish asking in time
+    │   ├── Unsupported                  well-formed, but a command, version or coding we do not do
+    │   ├── CredentialsRequired          proxy user and password missing or wrong
+    │   ├── Truncated                    a stream ended inside a unit
+    │   └── AuthenticationFailed         AEAD tag, unknown key, header out of its bounds
+    │       └── ReplayDetected           a repeated salt or a stale timestamp
+    └── UpstreamError(reason)            the network's: between here and where the client wants to go
+        ├── ResolveFailed, ConnectFailed, ConnectTimeout
+        ├── TargetForbidden              a rule of ours refuses the target
+        ├── ServerClosed, ServerStalled  the far end of the stream ended or went quiet with no answer
+        └── Overloaded                   a limit of ours is reached
+
+The last thing here, ``REPLIES``, is the one table from error to metric label, SOCKS5 reply
+(RFC 1928 section 6) and HTTP status (RFC 9110 section 15). ``reply_for`` reads it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class RelayError(Exception):
+    """Base of all errors raised on purpose; ``str()`` is a sentence fit for an operator or a client."""
+
+
+class ConfigError(RelayError):
+    """A configuration cannot be used. ``problems`` holds one printable line per problem."""
+
+    def __init__(self, problems: list[str] | tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class ProtocolError(RelayError):
+    """The peer broke the protocol. ``expected`` and ``got`` say how, where that helps; never a secret."""
+
+    def __init__(self, reason: str, expected: object = None, got: object = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.expected = expected
+        self.got = got
+
+    def __str__(self) -> str:
+        if self.expected is None and self.got is None:
+            return self.reason
+        return f"{self.reason}: expected {self.expected}, got {self.got}"
+
+
+class BadRequest(ProtocolError):
+    """A local client sent something that is not HTTP, SOCKS4 or SOCKS5 as specified."""
+
+
+class HeadTooLarge(BadRequest):
+    """A request line, header block or SOCKS field is over its limit."""
+
+
+class HandshakeTimeout(BadRequest):
+    """A local client did not complete its request before the handshake deadline."""
+
+
+class Unsupported(ProtocolError):
+    """A well-formed request for something this relay does not do."""
+
+
+class CredentialsRequired(ProtocolError):
+    """The front asks for a user and password, and they were missing or wrong."""
+
+
+class Truncated(ProtocolError):
+    """The peer ended its stream inside a unit (an AEAD chunk, a header, an HTTP body)."""
+
+
+class AuthenticationFailed(ProtocolError):
+    """Bytes that no holder of the key would have sent."""
+
+
+class ReplayDetected(AuthenticationFailed):
+    """Authentic bytes, sent for a second time or outside the time window."""
+
+
+class UpstreamError(RelayError):
+    """The way to the server or to the target failed."""
+
+
+class ResolveFailed(UpstreamError):
+    """A name has no usable address."""
+
+
+class ConnectFailed(UpstreamError):
+    """Every address refused the connection or could not be reached. ``code`` is the last errno, or 0."""
+
+    def __init__(self, reason: str, code: int = 0) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class ConnectTimeout(UpstreamError):
+    """No address answered within the connect timeout."""
+
+
+class TargetForbidden(UpstreamError):
+    """The target is refused by a rule (``forbidden_ip``)."""
+
+
+class ServerClosed(UpstreamError):
+    """The stream to the server ended before the target answered."""
+
+
+class ServerStalled(UpstreamError):
+    """The stream to the server stayed silent until a deadline."""
+
+
+class Overloaded(UpstreamError):
+    """Out of descriptors or over a connection limit of this process."""
+
+
+class Reply(NamedTuple):
+    """How one error is counted and told."""
+
+    label: str
+    socks5: int
+    status: int
+
+
+REPLIES: dict[type[RelayError], Reply] = {
+    BadRequest: Reply("bad_request", 0x01, 400),
+    HeadTooLarge: Reply("head_too_large", 0x01, 431),
+    HandshakeTimeout: Reply("handshake_timeout", 0x01, 408),
+    Unsupported: Reply("unsupported", 0x07, 501),
+    CredentialsRequired: Reply("credentials", 0x02, 407),
+    Truncated: Reply("truncated", 0x01, 502),
+    AuthenticationFailed: Reply("authentication", 0x01, 502),
+    ReplayDetected: Reply("replay", 0x01, 502),
+    ProtocolError: Reply("protocol", 0x01, 502),
+    ResolveFailed: Reply("resolve", 0x04, 502),
+    ConnectFailed: Reply("connect", 0x05, 502),
+    ConnectTimeout: Reply("connect_timeout", 0x04, 504),
+    TargetForbidden: Reply("forbidden", 0x02, 403),
+    ServerClosed: Reply("server_closed", 0x01, 502),
+    ServerStalled: Reply("server_stalled", 0x01, 504),
+    Overloaded: Reply("overloaded", 0x01, 503),
+    RelayError: Reply("internal", 0x01, 502),
+}
+
+
+def reply_for(error: BaseException) -> Reply:
+    """Return the reply of the error's nearest class in ``REPLIES``; unknown errors count as internal."""
+    for kind in type(error).__mro__:
+        if kind in REPLIES:
+            return REPLIES[kind]
+    return REPLIES[RelayError]

@@ -1,0 +1,117 @@
+"""``EventLoop``: one ``select``, one dispatch, contained faults, one clock read per batch.
+
+What is registered is called: ``key.data`` *is* the object that handles the event, so there is one
+lookup from descriptor to code and no table of our own. It implements two methods:
+
+    on_event(mask)   its socket is ready; mask is READ, WRITE or both
+    on_fault(exc)    its on_event raised; it alone is to blame and cleans up
+
+Facts about ``selectors`` this file is built on, each pinned by a test:
+``modify(s, 0)`` is accepted and then spins on HUP, so no interest means *unregister*; ``modify``
+without data sets data to None; keys of one batch are snapshots, so a stale event reaches the old
+object, which must know that it is closed.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from common.net.timers import Timer, TimerHeap
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+logger = logging.getLogger("shadowrelay.loop")
+
+
+class Watcher(Protocol):
+    """What may be registered with the loop."""
+
+    def on_event(self, mask: int) -> None: ...
+    def on_fault(self, exc: Exception) -> None: ...
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+class EventLoop:
+    """A level-triggered loop for one thread.
+
+    ``now`` is monotonic seconds, read once per batch of events: everything within a batch happens
+    "at the same time".
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        selector: selectors.BaseSelector | None = None,
+    ) -> None:
+        self._selector = selector or selectors.DefaultSelector()
+        self._clock = clock
+        self._timers = TimerHeap()
+        self._running = False
+        self.now = clock()
+
+    def watch(self, sock: HasFileno | int, events: int, old: int, watcher: Watcher) -> None:
+        """Move the registration of ``sock`` from interest ``old`` to ``events`` (0 = not registered)."""
+        if not events:
+            self._selector.unregister(sock)
+        elif old:
+            self._selector.modify(sock, events, watcher)
+        else:
+            self._selector.register(sock, events, watcher)
+
+    def call_at(self, deadline: float, callback: Callable[[], None]) -> Timer:
+        """Call ``callback`` once, at ``deadline`` on the loop's clock or just after."""
+        return self._timers.add(deadline, callback)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Call ``callback`` once, ``delay`` seconds from ``now``."""
+        return self._timers.add(self.now + delay, callback)
+
+    def step(self, timeout: float | None = None) -> None:
+        """Wait at most ``timeout`` seconds (None: until something happens), then dispatch what is due."""
+        deadline = self._timers.next_deadline()
+        if deadline is not None:
+            left = max(0.0, deadline - self._clock())
+            timeout = left if timeout is None else min(timeout, left)
+        events = self._selector.select(timeout)
+        self.now = now = self._clock()
+        for key, mask in events:
+            watcher: Watcher = key.data
+            try:
+                watcher.on_event(mask)
+            except Exception as exc:  # one connection dies, not the process
+                self._contain(watcher.on_fault, exc)
+        while callback := self._timers.pop_due(now):
+            try:
+                callback()
+            except Exception:
+                logger.exception("a timer failed")
+
+    def run(self) -> None:
+        """Step until ``stop()``."""
+        self._running = True
+        while self._running:
+            self.step()
+
+    def stop(self) -> None:
+        """Make ``run`` return after the current step."""
+        self._running = False
+
+    def close(self) -> None:
+        self._selector.close()
+
+    def statistics(self) -> dict[str, int]:
+        """How many descriptors are registered and how many timers are armed."""
+        return {"watched": len(self._selector.get_map() or ()), "timers": len(self._timers)}
+
+    def _contain(self, on_fault: Callable[[Exception], None], exc: Exception) -> None:
+        try:
+            on_fault(exc)
+        except Exception:
+            logger.exception("fault handling failed")
