@@ -5,8 +5,13 @@
     ├── ProtocolError(reason, …)         the peer's: raised by sans-IO code, and nothing else is
     │   ├── BadRequest                   malformed HTTP or SOCKS from a local client
     │   │   ├── HeadTooLarge             request head over its limit
+    │   │   ├── UriTooLong               request line over its limit
     │   │   └── HandshakeTimeout         the client did not finish asking in time
     │   ├── Unsupported                  well-formed, but a command, version or coding we do not do
+    │   │   ├── UnsupportedAddressType   an ATYP other than IPv4, name and IPv6
+    │   │   └── VersionNotSupported      HTTP of another major version
+    │   ├── ForwardLimitReached          Max-Forwards is 0: we answer in the origin's place
+    │   ├── BadResponse                  the origin's answer is not valid HTTP
     │   ├── CredentialsRequired          proxy user and password missing or wrong
     │   ├── Truncated                    a stream ended inside a unit
     │   └── AuthenticationFailed         AEAD tag, unknown key, header out of its bounds
@@ -61,12 +66,32 @@ class HeadTooLarge(BadRequest):
     """A request line, header block or SOCKS field is over its limit."""
 
 
+class UriTooLong(BadRequest):
+    """An HTTP request line is over its limit."""
+
+
 class HandshakeTimeout(BadRequest):
     """A local client did not complete its request before the handshake deadline."""
 
 
 class Unsupported(ProtocolError):
     """A well-formed request for something this relay does not do."""
+
+
+class UnsupportedAddressType(Unsupported):
+    """An address whose type byte is none of RFC 1928 section 5; its length is unknown."""
+
+
+class VersionNotSupported(Unsupported):
+    """An HTTP request of a major version other than 1."""
+
+
+class ForwardLimitReached(ProtocolError):
+    """A TRACE or OPTIONS with Max-Forwards 0 ends here: the "reply" is a 200 (RFC 9110 section 7.6.2)."""
+
+
+class BadResponse(ProtocolError):
+    """The origin of a forwarded request answered with something that is not HTTP/1.x as specified."""
 
 
 class CredentialsRequired(ProtocolError):
@@ -132,8 +157,13 @@ class Reply(NamedTuple):
 REPLIES: dict[type[RelayError], Reply] = {
     BadRequest: Reply("bad_request", 0x01, 400),
     HeadTooLarge: Reply("head_too_large", 0x01, 431),
+    UriTooLong: Reply("uri_too_long", 0x01, 414),
     HandshakeTimeout: Reply("handshake_timeout", 0x01, 408),
     Unsupported: Reply("unsupported", 0x07, 501),
+    UnsupportedAddressType: Reply("address_type", 0x08, 501),
+    VersionNotSupported: Reply("version", 0x07, 505),
+    ForwardLimitReached: Reply("forward_limit", 0x01, 200),
+    BadResponse: Reply("bad_response", 0x01, 502),
     CredentialsRequired: Reply("credentials", 0x02, 407),
     Truncated: Reply("truncated", 0x01, 502),
     AuthenticationFailed: Reply("authentication", 0x01, 502),

@@ -5,25 +5,22 @@
     03 | length | host name | port   ->  4 + length bytes, 259 at most
     04 | 16 bytes IPv6      | port   -> 19 bytes
 
-The surprise: a received host *name* that spells an IP literal is that IP, so that access rules
-see one form only.
+The surprise: a received host *name* that spells an IP literal is that IP, and ``Address.ip`` says so:
+access rules ask it, and see one form only.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import re
 from typing import NamedTuple
 
-from common.errors import BadRequest, ProtocolError
+from common.errors import BadRequest, ProtocolError, UnsupportedAddressType
 
 ATYP_IPV4, ATYP_NAME, ATYP_IPV6 = 1, 3, 4
 MAX_ADDRESS_SIZE = 259  # bytes: ATYP, length, 255 of name, port
+MAX_NAME_SIZE = 255  # bytes; DNS allows 253, and resolving is left to say so
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-# What can stand in a host name on the wire: no controls, no blanks, no NUL (SIP004 leaves it open).
-_BAD_NAME = re.compile(r"[\x00-\x20\x7f]")
 
 
 class Address(NamedTuple):
@@ -43,73 +40,85 @@ class Address(NamedTuple):
 
 def parse_ip(text: str) -> IPAddress | None:
     """Return ``text`` as an IP address, ``::ffff:a.b.c.d`` as the IPv4 it carries; None if it is none."""
-    if not text or not (text[-1].isdigit() or ":" in text):
-        return None  # the common case, without the price of an exception
-    try:
-        ip = ipaddress.ip_address(text)
-    except ValueError:
-        return None
+    ip = _literal(text)
     if isinstance(ip, ipaddress.IPv6Address):
         return ip.ipv4_mapped or ip
     return ip
 
 
-def encode_address(address: Address) -> bytes:
-    """Return the wire form. IP literals become ATYP 1 or 4, anything else ATYP 3.
+def parse_name(raw: bytes) -> str:
+    """Return a received host name as text. Names are not looked into: "a..b" is for resolving to refuse.
 
-    Raises ProtocolError when the name is empty or longer than 255 bytes.
+    Raises ProtocolError when it is empty or not UTF-8, or holds what would harm a log or a resolver:
+    blanks, controls, NUL, or the ``%`` of an IPv6 zone, which would name an interface of *this* host.
+    """
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError as exc:
+        raise ProtocolError("host name is not UTF-8") from exc
+    if not name:
+        raise ProtocolError("host name is empty")
+    if not _is_plain(name):
+        raise ProtocolError("host name holds blanks, control characters or %")
+    return name
+
+
+def encode_address(address: Address) -> bytes:
+    """Return the wire form: IP literals as ATYP 1 or 4, anything else as ATYP 3 (IDNA where not ASCII).
+
+    Raises BadRequest when no wire form exists: an IPv6 zone, a name that ``parse_name`` would refuse,
+    or one longer than 255 bytes.
     """
     host, port = address
-    ip: IPAddress | None = None
-    if host and (host[-1].isdigit() or ":" in host):
-        try:
-            ip = ipaddress.ip_address(host)
-        except ValueError:
-            ip = None
+    if not _is_plain(host):
+        raise BadRequest("host name holds blanks, control characters or %")
+    tail = port.to_bytes(2, "big")
+    ip = _literal(host)
     if ip is not None:
-        atyp = ATYP_IPV4 if ip.version == 4 else ATYP_IPV6
-        return b"%c%b%b" % (atyp, ip.packed, port.to_bytes(2, "big"))
+        return b"%c%b%b" % (ATYP_IPV4 if ip.version == 4 else ATYP_IPV6, ip.packed, tail)
     try:
-        name = host.encode("ascii") if host.isascii() else host.encode("idna")
+        name = host.encode("ascii" if host.isascii() else "idna")
     except UnicodeError as exc:
         raise BadRequest("host name cannot be encoded") from exc
-    if not 1 <= len(name) <= 255:
-        raise BadRequest("host name length", "1 to 255 bytes", len(name))
-    return b"\x03%c%b%b" % (len(name), name, port.to_bytes(2, "big"))
+    if not 1 <= len(name) <= MAX_NAME_SIZE:
+        raise BadRequest("host name length", f"1 to {MAX_NAME_SIZE} bytes", len(name))
+    return b"%c%c%b%b" % (ATYP_NAME, len(name), name, tail)
 
 
 def parse_address(data: bytes | bytearray | memoryview) -> tuple[Address, int] | None:
     """Read an address at the start of ``data``: ``(address, bytes used)``, or None for "need more".
 
-    Raises ProtocolError for an unknown ATYP (as soon as it is seen) and for an unusable name.
+    Raises UnsupportedAddressType as soon as the ATYP is seen, and ProtocolError for an unusable name
+    (``parse_name``); an empty one as soon as its length is seen.
     """
     if not data:
         return None
     atyp = data[0]
-    if atyp == ATYP_IPV4:
-        end = 7
-        if len(data) < end:
-            return None
-        host = str(ipaddress.IPv4Address(bytes(data[1:5])))
-    elif atyp == ATYP_IPV6:
-        end = 19
-        if len(data) < end:
-            return None
-        host = str(ipaddress.IPv6Address(bytes(data[1:17])))
-    elif atyp == ATYP_NAME:
+    if atyp == ATYP_NAME:
         if len(data) < 2:
             return None
-        end = 4 + data[1]
-        if end == 4:
-            raise ProtocolError("host name is empty")
-        if len(data) < end:
-            return None
-        try:
-            host = bytes(data[2 : end - 2]).decode()
-        except UnicodeDecodeError as exc:
-            raise ProtocolError("host name is not UTF-8") from exc
-        if _BAD_NAME.search(host):
-            raise ProtocolError("host name holds blanks or control characters")
+        start, end = 2, 2 + data[1]
+    elif atyp == ATYP_IPV4:
+        start, end = 1, 5
+    elif atyp == ATYP_IPV6:
+        start, end = 1, 17
     else:
-        raise ProtocolError("address type", "1, 3 or 4", atyp)
-    return Address(host, int.from_bytes(data[end - 2 : end], "big")), end
+        raise UnsupportedAddressType("address type", "1, 3 or 4", atyp)
+    if len(data) < end + 2 and end > start:  # an empty name waits for nothing: parse_name refuses it
+        return None
+    raw = bytes(data[start:end])
+    host = parse_name(raw) if atyp == ATYP_NAME else str(ipaddress.ip_address(raw))
+    return Address(host, int.from_bytes(data[end : end + 2], "big")), end + 2
+
+
+def _literal(text: str) -> IPAddress | None:
+    if not text or not (text[-1].isdigit() or ":" in text):
+        return None  # the common case, without the price of an exception
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _is_plain(name: str) -> bool:
+    return name.isprintable() and " " not in name and "%" not in name

@@ -1,0 +1,149 @@
+"""Text → tree: YAML, JSON and ``ss://`` lines into ``Node`` with the line of every value.
+
+The suffix decides between YAML and JSON, and without a known one the first character does. JSON has
+its own reader (``jsonc.py`` says why); ``yaml.compose`` stops before any Python object is made and
+keeps the marks. Aliases make a tree from a graph, so what they expand to is counted.
+
+The surprise: YAML 1.1 reads ``012`` as ten, ``12:30`` as 750 and ``2026-01-01`` as a date. Here only
+a plain decimal is a number; everything else stays the text that was written.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from common.config.jsonc import MAX_DEPTH, read_json
+from common.config.tree import Node, Report, Scalar, item, member
+from common.errors import ConfigError
+
+MAX_SIZE = 1 << 20  # bytes of one file
+MAX_NODES = 200_000  # of one tree, aliases expanded
+
+_TAG = "tag:yaml.org,2002:"
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,19})")
+_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,19})\.[0-9]{1,20}")
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_GRAMMAR = re.compile(r".|<[a-z ]+>")  # what a YAML error may quote: one character or a token's name
+
+
+def read_text(path: str) -> str:
+    """Return the text of a file of at most 1 MiB, UTF-8 with or without a byte order mark.
+
+    Raises ConfigError.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_SIZE + 1)
+        if len(data) > MAX_SIZE:
+            raise ConfigError([f"{path}: larger than {MAX_SIZE} bytes"])
+        return data.decode("utf-8-sig")
+    except OSError as exc:
+        raise ConfigError([f"{path}: {exc.strerror}"]) from None
+    except ValueError:
+        raise ConfigError([f"{path}: not UTF-8 text"]) from None
+
+
+def read_tree(text: str, source: str, report: Report) -> Node:
+    """Return the root of a configuration text; ``source`` is its name in messages and gives the format.
+
+    Keys given twice are noted in ``report``; raises ConfigError for a syntax error, with the line.
+    """
+    start = text.lstrip()
+    if start[:5].lower() == "ss://":
+        return _read_links(text, source)
+    suffix = Path(source).suffix.lower()
+    if suffix == ".json" or (suffix not in (".yaml", ".yml") and start[:1] in ("{", "/")):
+        return read_json(text, source, report)
+    return _read_yaml(text, source, report)
+
+
+def _read_links(text: str, source: str) -> Node:
+    lines = [(line.strip(), number) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    links = [
+        Node(line, line, source, number, item("servers", index)) for index, (line, number) in enumerate(lines)
+    ]
+    return Node({"servers": Node(links, "", source, links[0].line, "servers")}, "", source, 0, "")
+
+
+def _read_yaml(text: str, source: str, report: Report) -> Node:
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line if exc.problem_mark else 0
+        # An error quotes what it found, and that may be half a password.
+        found = _QUOTED.sub(
+            lambda m: m.group() if _GRAMMAR.fullmatch(m.group()[1:-1]) else "…", exc.problem or ""
+        )
+        lines = text.splitlines()
+        quotes = "::" in lines[line] or "[" in lines[line] if line < len(lines) else False
+        hint = " (an IPv6 address needs quotes)" if quotes else ""
+        raise ConfigError([f"{source}: line {line + 1}: {found or 'not YAML'}{hint}"]) from None
+    except yaml.reader.ReaderError as exc:
+        line = text.count("\n", 0, exc.position) + 1
+        raise ConfigError([f"{source}: line {line}: a control character"]) from None
+    except RecursionError:
+        raise ConfigError([f"{source}: nested deeper than {MAX_DEPTH} levels"]) from None
+    if root is None:
+        return Node({}, "", source, 0, "")
+    return _YAML(source, report).node(root, "", 0)
+
+
+class _YAML:
+    """Turns composed YAML nodes into ours."""
+
+    def __init__(self, source: str, report: Report) -> None:
+        self._source = source
+        self._report = report
+        self._count = 0
+
+    def node(self, node: yaml.Node, path: str, depth: int) -> Node:
+        line = node.start_mark.line + 1
+        self._count += 1
+        if depth > MAX_DEPTH:
+            raise ConfigError([f"{self._source}: line {line}: nested deeper than {MAX_DEPTH} levels"])
+        if self._count > MAX_NODES:
+            raise ConfigError([f"{self._source}: line {line}: aliases expand to more than {MAX_NODES} values"])
+        if isinstance(node, yaml.MappingNode):
+            return Node(self._mapping(node, path, depth), "", self._source, line, path)
+        if isinstance(node, yaml.SequenceNode):
+            parts = [self.node(part, item(path, index), depth + 1) for index, part in enumerate(node.value)]
+            return Node(parts, "", self._source, line, path)
+        found = Node(_scalar(node), node.value, self._source, line, path)
+        if not node.tag.startswith(_TAG):
+            self._report.problem(found, "a YAML tag (!…) is not supported; put the text in quotes")
+        return found
+
+    def _mapping(self, mapping: yaml.MappingNode, path: str, depth: int) -> dict[str, Node]:
+        entries: dict[str, Node] = {}
+        merged: dict[str, Node] = {}
+        for key, value in mapping.value:
+            if key.tag == _TAG + "merge":
+                for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    part = self.node(source, path, depth + 1)
+                    merged = (part.value if isinstance(part.value, dict) else {}) | merged
+                continue
+            name = key.value if isinstance(key, yaml.ScalarNode) else ""
+            node = self.node(value, member(path, name), depth + 1)
+            if not isinstance(key, yaml.ScalarNode):
+                self._report.problem(node, "a key must be text")
+            elif name in entries:
+                self._report.problem(node, f"given twice, first on line {entries[name].line}")
+            entries[name] = node
+        return merged | entries
+
+
+def _scalar(node: yaml.Node) -> Scalar:
+    text: str = node.value
+    match node.tag.removeprefix(_TAG):
+        case "null":
+            return None
+        case "bool":
+            return text.lower() in ("true", "yes", "on")
+        case "int" if _INTEGER.fullmatch(text):
+            return int(text)
+        case "float" if _DECIMAL.fullmatch(text):
+            return float(text)
+    return text

@@ -1,0 +1,405 @@
+"""``TCPRelay`` accepts; ``TCPRelayHandler`` is one relayed connection, from first byte to last.
+
+     accept         prologue parsed      resolved           connected
+       │                   │                 │                  │
+       ▼                   ▼                 ▼                  ▼
+     INIT ──► ADDR ──────────────► DNS ──► CONNECTING ───────► STREAM
+       │        ▲ │                 ▲          │ next server     │ │
+       │        │ └──► STREAM       └──────────┘                 │ └─► ADDR  (next HTTP request)
+       │        └─ next HTTP request                             │
+       └──────────────► DRAIN ◄── any stage ─────────────────────┘      DESTROYED ◄── any stage
+
+While the prologue is read the local side is watched; in DNS and CONNECTING it is not, so nothing
+buffers for a target that does not exist yet; in STREAM two flows own both sides; in DRAIN the
+client's bytes are read and forgotten until it leaves or a deadline passes.
+
+Subclasses say what the client wants and how bytes are coded: ``on_prologue``, ``on_addresses``,
+``on_connected``, ``on_failed`` and, where they differ, the ``on_…`` of a running stream.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from socket import SHUT_WR, socket
+from typing import Any, NamedTuple, TypeVar
+
+from common.errors import ConnectTimeout, HandshakeTimeout, RelayError, UpstreamError, reply_for
+from common.net.dialer import Dial, dial
+from common.net.loop import READ
+from common.net.resolver import Query, Resolver
+from common.net.timers import Timer
+from common.proto.address import Address, IPAddress
+from common.relay.flow import Flow, Side, Transform, discard
+from common.relay.listener import TCPRelay
+
+logger = logging.getLogger("shadowrelay.relay")
+
+STAGE_INIT, STAGE_ADDR, STAGE_DNS, STAGE_CONNECTING, STAGE_STREAM, STAGE_DRAIN, STAGE_DESTROYED = range(7)
+
+# The whole state machine. Every stage may also go to STAGE_DESTROYED.
+NEXT_STAGES: dict[int, frozenset[int]] = {
+    STAGE_INIT: frozenset({STAGE_ADDR, STAGE_DRAIN}),
+    STAGE_ADDR: frozenset({STAGE_DNS, STAGE_STREAM, STAGE_DRAIN}),
+    STAGE_DNS: frozenset({STAGE_CONNECTING, STAGE_DNS, STAGE_DRAIN}),
+    STAGE_CONNECTING: frozenset({STAGE_STREAM, STAGE_DNS, STAGE_DRAIN}),
+    STAGE_STREAM: frozenset({STAGE_ADDR, STAGE_DNS, STAGE_DRAIN}),
+    STAGE_DRAIN: frozenset(),
+    STAGE_DESTROYED: frozenset(),
+}
+
+PROLOGUE_READ = 32 * 1024  # bytes per read before the stream stands
+LINGER = 2.0  # seconds to keep reading a client that has been told everything (RFC 9112 section 9.6)
+
+
+class Limits(NamedTuple):
+    """Seconds a connection may take for each thing; None = no limit."""
+
+    handshake: float
+    connect: float
+    idle: float | None
+    half_close: float
+    keep_alive: float
+    no_delay: bool
+
+
+_Self = TypeVar("_Self", bound="TCPRelayHandler")
+
+
+def contained(step: Callable[..., None]) -> Callable[..., None]:
+    """Guard an entry that the loop does not dispatch to a side: a callback of a timer, resolver or dial.
+
+    What it raises is the connection's fault alone, as if it had come through ``Side.on_event``.
+    """
+
+    @functools.wraps(step)
+    def guarded(self: TCPRelayHandler, *args: Any) -> None:
+        try:
+            step(self, *args)
+        except Exception as exc:
+            self.on_fault(exc)
+
+    return guarded
+
+
+class TCPRelayHandler:
+    """One proxied connection. Its sides are what the loop holds; nothing else refers to it for long."""
+
+    def __init__(self, relay: TCPRelay, sock: socket, peer: str) -> None:
+        self.relay, self.loop, self.peer = relay, relay.loop, peer
+        self.resolver: Resolver = relay.resolver
+        self.limits: Limits = relay.limits
+        self.stage = STAGE_INIT
+        self.last_active = self.loop.now
+        self.local = Side(self, sock, self.loop, relay.allowance)
+        self.remote: Side | None = None
+        self.up: Flow | None = None
+        self.down: Flow | None = None
+        self.query: Query | None = None
+        self.dialing: Dial | None = None
+        self.target: Address | None = None
+        self.timer: Timer | None = None
+
+    def start(self) -> None:
+        """Begin to read; whatever raises from here on is this connection's own fault."""
+        self.timer = self.loop.call_later(self.handshake_seconds(), self.on_handshake_timeout)
+        self.local.readable = self.read_prologue
+        self.local.want(READ)
+
+    # -- what a subclass decides ---------------------------------------------------------------
+
+    def handshake_seconds(self) -> float:
+        """From accept to the end of the prologue."""
+        return self.limits.handshake
+
+    def on_prologue(self, data: bytes) -> None:
+        """Consume handshake bytes; call ``resolve`` when the way on is known. Raises ProtocolError."""
+        raise NotImplementedError
+
+    def on_prologue_eof(self) -> None:
+        """The client ended its side before it said what it wants."""
+        self.conclude()
+
+    def on_addresses(self, addresses: Sequence[IPAddress]) -> Sequence[IPAddress]:
+        """Which of the resolved addresses may be dialled. Raises TargetForbidden for none."""
+        return addresses
+
+    def on_connected(self) -> None:
+        """The remote side stands: call ``stream``."""
+        raise NotImplementedError
+
+    def on_failed(self, error: UpstreamError) -> None:
+        """The way to ``target`` failed before a stream stood."""
+        raise NotImplementedError
+
+    def on_protocol_error(self, error: RelayError) -> None:
+        """The peer broke a protocol, in any stage."""
+        raise NotImplementedError
+
+    def on_drain(self) -> None:
+        """The program is about to leave: end now if nothing is being done for the client."""
+        if self.stage == STAGE_INIT:
+            self.destroy()
+
+    # -- stages ----------------------------------------------------------------------------------
+
+    def advance(self, stage: int) -> None:
+        """Move to ``stage``; the only place where it changes, but for ``destroy``."""
+        if stage not in NEXT_STAGES[self.stage]:
+            raise AssertionError(f"illegal stage change {self.stage} -> {stage}")
+        self.stage = stage
+
+    def resolve(self, target: Address) -> None:
+        """ADDR or CONNECTING → DNS: look up ``target``, then connect to it."""
+        self.local.want(self.local.events & ~READ)
+        self.advance(STAGE_DNS)
+        self.target = target
+        self.disarm()
+        self.query = self.resolver.resolve(target.host, self._on_resolved)
+        if self.stage != STAGE_DNS:
+            self.query = None  # answered from the cache before ``resolve`` returned
+
+    @contained
+    def _on_resolved(self, addresses: tuple[IPAddress, ...], error: UpstreamError | None) -> None:
+        self.query = None
+        if self.stage != STAGE_DNS or self.target is None:
+            return
+        if error is not None:
+            self.on_failed(error)
+            return
+        allowed = [(ip, self.target.port) for ip in self.on_addresses(addresses)]
+        self.advance(STAGE_CONNECTING)
+        self.dialing = dial(
+            self.loop,
+            allowed,
+            self._on_dialled,
+            timeout=self.limits.connect,
+            no_delay=self.limits.no_delay,
+            keep_alive=self.limits.keep_alive,
+        )
+        if self.stage != STAGE_CONNECTING:
+            self.dialing = None  # ended before ``dial`` returned
+
+    @contained
+    def _on_dialled(self, sock: socket | None, error: UpstreamError | None) -> None:
+        self.dialing = None
+        if sock is None:
+            self.on_failed(error or ConnectTimeout("no answer"))
+            return
+        self.remote = Side(self, sock, self.loop, self.relay.allowance)
+        self.on_connected()
+
+    def stream(self, up: Transform, down: Transform) -> None:
+        """CONNECTING or ADDR → STREAM: two flows take over both sides."""
+        assert self.remote is not None
+        self.advance(STAGE_STREAM)
+        self.up = Flow(self, self.local, self.remote, up)
+        self.down = Flow(self, self.remote, self.local, down)
+        self.last_active = self.loop.now
+        if self.remote.pending is None:
+            self.local.want(self.local.events | READ)
+        if self.local.pending is None:
+            self.remote.want(self.remote.events | READ)
+        self.watch_quiet()
+
+    def read_prologue(self) -> None:
+        try:
+            data = self.local.sock.recv(PROLOGUE_READ)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self.on_unreadable(self.local, exc)
+            return
+        if data:
+            self.on_prologue(data)
+        else:
+            self.on_prologue_eof()
+
+    # -- a running stream ------------------------------------------------------------------------
+
+    def on_flow_end(self, flow: Flow) -> None:
+        """``flow`` delivered its last byte: pass the end on, keep the other direction."""
+        assert self.up is not None and self.down is not None
+        if self.up.closed and self.down.closed:
+            self.destroy()
+            return
+        try:
+            flow.sink.sock.shutdown(SHUT_WR)
+        except OSError as exc:
+            self.on_unwritable(flow.sink, exc)
+            return
+        self.watch_quiet()
+
+    def on_unwritable(self, side: Side, exc: OSError) -> None:
+        """A send failed. The peer may have said something before it went, so its own flow goes on."""
+        writer = self.up if side is self.remote else self.down
+        reader = self.down if side is self.remote else self.up
+        if writer is None or reader is None or reader.closed or reader.eof:
+            self.on_unreadable(side, exc)
+            return
+        writer.stop()
+        self.watch_quiet()
+
+    def on_unreadable(self, side: Side, exc: OSError) -> None:
+        """A receive failed: the socket is dead. What it delivered before still reaches the other side."""
+        if side is self.remote and self.stage == STAGE_STREAM:
+            self.conclude()
+        elif side is self.local and self.up is not None and self.remote is not None and self.remote.pending:
+            if self.down is not None:
+                self.down.stop()
+            self.up.eof = True  # ends, and ends this connection, when the rest is delivered
+            self.local.close()
+            self.watch_quiet()
+        else:
+            self.destroy()
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def watch_quiet(self) -> None:
+        """Arm the timer that ends a quiet connection, for as long as one of its limits applies."""
+        self.disarm()
+        limit = self.quiet_limit()
+        if limit is not None:
+            self.timer = self.loop.call_at(self.last_active + limit, self._on_quiet)
+
+    def quiet_limit(self) -> float | None:
+        idle = self.limits.idle
+        if self.stage == STAGE_STREAM and self.up and self.down and not (self.up.closed or self.down.closed):
+            return idle
+        return self.limits.half_close if idle is None else min(idle, self.limits.half_close)
+
+    @contained
+    def _on_quiet(self) -> None:
+        self.timer = None
+        limit = self.quiet_limit()
+        if limit is not None and self.last_active + limit <= self.loop.now:
+            self.on_quiet()
+        else:
+            self.watch_quiet()
+
+    def on_quiet(self) -> None:
+        """No byte has moved for as long as the connection may be quiet."""
+        self.destroy()
+
+    @contained
+    def on_handshake_timeout(self) -> None:
+        """The prologue did not arrive in time."""
+        self.timer = None
+        self.on_protocol_error(HandshakeTimeout("the request did not arrive in time"))
+
+    def disarm(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    # -- endings ---------------------------------------------------------------------------------
+
+    def on_fault(self, exc: Exception) -> None:
+        """Something raised while this connection was served: the one place that decides what follows."""
+        if self.stage == STAGE_DESTROYED:
+            return
+        try:
+            if isinstance(exc, UpstreamError) and self.stage in (STAGE_DNS, STAGE_CONNECTING):
+                self.on_failed(exc)
+                return
+            if isinstance(exc, RelayError) and self.stage != STAGE_DRAIN:
+                self.on_protocol_error(exc)
+                return
+            if not isinstance(exc, (OSError, RelayError)):
+                logger.error("connection from %s failed on a bug", self.peer, exc_info=exc)
+        except Exception as second:
+            logger.error("connection from %s failed on a bug", self.peer, exc_info=second)
+        self.destroy()
+
+    def count(self, error: RelayError) -> str:
+        """Count ``error`` under its label and return the label."""
+        label = reply_for(error).label
+        self.relay.counters[label] += 1
+        return label
+
+    def conclude(self, last_words: bytes = b"") -> None:
+        """Tell the client the rest, end our direction, and close only when it has left.
+
+        Closing with unread input makes the kernel send RST, which can destroy the tail of a reply
+        that is still on its way; so the client's input is read and forgotten for up to LINGER.
+        """
+        self.release_remote()
+        self.advance(STAGE_DRAIN)
+        self.local.readable = self._discard
+        self.local.drained = self._end_local
+        self.last_active = self.loop.now
+        if last_words:
+            self.local.write(last_words)
+            if self.stage == STAGE_DESTROYED:
+                return
+        self.local.want(self.local.events | READ)
+        if self.local.pending is None:
+            self._end_local()
+        else:
+            self.watch_quiet()
+
+    def drain_silently(self) -> None:
+        """Answer nothing and reveal nothing: read and forget until the peer leaves or the armed deadline."""
+        self.release_remote()
+        self.advance(STAGE_DRAIN)
+        self.local.readable = self._discard
+        self.local.want(READ)
+
+    def _end_local(self) -> None:
+        try:
+            self.local.sock.shutdown(SHUT_WR)
+        except OSError:
+            self.destroy()
+            return
+        self.disarm()
+        self.timer = self.loop.call_later(LINGER, self.destroy)
+
+    def _discard(self) -> None:
+        try:
+            left = not discard(self.local)
+        except BlockingIOError:
+            return
+        except OSError:
+            left = True
+        if left:
+            if self.local.pending is None:
+                self.destroy()
+            else:
+                self.local.want(self.local.events & ~READ)
+
+    def release_remote(self) -> None:
+        """Give up the way to the target: lookup, dial, flows and remote side."""
+        if self.query is not None:
+            self.query.cancel()
+        if self.dialing is not None:
+            self.dialing.cancel()
+        self.query = self.dialing = None
+        self.detach_flows()
+        self.close_remote()
+
+    def detach_flows(self) -> None:
+        """End both flows where they are and count what they moved."""
+        up, self.up = self.up, None
+        down, self.down = self.down, None
+        if up is not None:
+            up.detach()
+            self.relay.counters["bytes_up"] += up.total
+        if down is not None:
+            down.detach()
+            self.relay.counters["bytes_down"] += down.total
+
+    def close_remote(self) -> None:
+        remote, self.remote = self.remote, None
+        if remote is not None:
+            remote.close()
+
+    def destroy(self) -> None:
+        """Release everything. Idempotent, never raises, may be called from any callback."""
+        if self.stage == STAGE_DESTROYED:
+            return
+        self.stage = STAGE_DESTROYED
+        self.disarm()
+        self.release_remote()
+        self.local.close()
+        self.relay.on_handler_destroyed(self)

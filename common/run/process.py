@@ -1,0 +1,154 @@
+"""``run``: one app in one process, from its configuration to its exit code.
+
+    log ─► app ─► signals ─► bind ─► give up root ─► report ready ─► loop … ─► close
+
+Signals are events of the loop like any other: the C-level handler writes the signal's number into a
+socket that the loop watches, so none is lost and none waits for a time-out (W8, H13).
+
+    SIGINT, SIGTERM   stop at once, exit code 0
+    SIGQUIT           drain: listeners close, live connections go on, exit code 0 after the last one;
+                      a second one stops at once
+    SIGHUP            open the log file again; without a log file the terminal is gone: stop
+
+The surprise: Windows has no SIGQUIT and no SIGHUP, and its Ctrl-Break is SIGBREAK. Signals are
+looked up by name here, and those a system does not have are left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from common.config.schema import Config
+from common.errors import ConfigError
+from common.log import LogWriter, start_logging
+from common.net.loop import READ, EventLoop
+from common.run.failures import file_failure, listen_failure
+from common.run.user import become_user
+
+SELECTOR_VARIABLE = "SHADOWRELAY_SELECTOR"
+
+logger = logging.getLogger("shadowrelay.process")
+
+
+class App(Protocol):
+    """What ``run`` needs of LocalApp and ServerApp."""
+
+    @property
+    def listening(self) -> Sequence[object]: ...
+    def start(self) -> None: ...
+    def drain(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+def run(
+    make_app: Callable[[Config, EventLoop], App],
+    config: Config,
+    *,
+    environ: Mapping[str, str],
+    timestamps: bool = True,
+    ready: Callable[[str], None] = lambda sentence: None,
+) -> int:
+    """Run the app until a signal ends it, and return the exit code; for the main thread only.
+
+    ``ready`` is called once with a sentence when the app listens. Raises StartFailed or ConfigError
+    when it cannot start; then nothing is left open. ``SHADOWRELAY_SELECTOR=select`` in ``environ``
+    makes the loop use ``select(2)``, which every system has.
+    """
+    loop = EventLoop(selector=_make_selector(environ))
+    try:
+        log = start_logging(config.verbosity, config.log_file, timestamps=timestamps)
+    except OSError as exc:
+        loop.close()
+        raise file_failure("log file", config.log_file or "", exc) from exc
+    try:
+        app = make_app(config, loop)
+        with _watching_signals(loop, _Controls(app, loop, log, config).table()):
+            try:
+                _start(app, config.user)
+                sentence = "listening on " + ", ".join(map(str, app.listening))
+                logger.info(sentence)
+                ready(sentence)
+                loop.run()
+            finally:
+                app.stop()
+        logger.info("stopped")
+        return 0
+    except RelayError:
+        raise
+    except Exception:
+        logger.exception("a fault of this program ended it")
+        return 1
+    finally:
+        loop.close()
+        log.close()
+
+
+def _start(app: App, user: str | None) -> None:
+    try:
+        app.start()
+    except OSError as exc:
+        raise listen_failure(exc) from exc
+    if user is not None:
+        become_user(user)
+
+
+def _make_selector(environ: Mapping[str, str]) -> selectors.BaseSelector | None:
+    wanted = environ.get(SELECTOR_VARIABLE, "")
+    if wanted not in ("", "select"):
+        raise ConfigError([f"{SELECTOR_VARIABLE}: expected 'select' or nothing, got {wanted!r}"])
+    return selectors.SelectSelector() if wanted else None
+
+
+class _Controls:
+    """What each signal does to the process."""
+
+    def __init__(self, app: App, loop: EventLoop, log: LogWriter, config: Config) -> None:
+        self._app, self._loop, self._log = app, loop, log
+        self._has_log_file = config.log_file is not None
+        self._draining = False
+
+    def table(self) -> dict[int, Callable[[], None]]:
+        """Return signal number → action for the signals this system has."""
+        actions = {
+            "SIGINT": self.stop,
+            "SIGTERM": self.stop,
+            "SIGBREAK": self.stop,
+            "SIGQUIT": self.drain,
+            "SIGHUP": self._log.reopen if self._has_log_file else self.stop,
+        }
+        table = {getattr(signal, name): action for name, action in actions.items() if hasattr(signal, name)}
+        if not self._has_log_file and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            del table[signal.SIGHUP]  # nohup: outlive the terminal
+        return table
+
+    def stop(self) -> None:
+        self._loop.stop()
+
+    def drain(self) -> None:
+        if self._draining:
+            self._loop.stop()
+            return
+        self._draining = True
+        logger.info("draining: no new connections; SIGQUIT again or SIGTERM ends the open ones")
+        self._app.drain()
+
+
+@contextlib.contextmanager
+def _watching_signals(loop: EventLoop, actions: Mapping[int, Callable[[], None]]) -> Iterator[None]:
+    """Make ``loop`` call ``actions`` for the signals they are listed under, inside the with block."""
+    receiver, sender = socket.socketpair()
+    receiver.setblocking(False)
+    sender.setblocking(False)
+    old_fd = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    old = {number: signal.signal(number, _leave_it_to_the_loop) for number in actions}
+    loop.watch(receiver, READ, 0, _SignalWatcher(receiver, actions))
+    try:
+        yield
+    finally:
+        loop.watch(receiver, 0, READ, ...)

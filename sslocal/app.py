@@ -1,0 +1,58 @@
+"""``LocalApp``: the local front, its credentials and its servers, from a ``Config``."""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import os
+import time
+from collections.abc import Mapping
+
+from common.app import RelayApp
+from common.crypto import Cipher
+from common.proto.front import FirstByteFront
+from common.proto.http_proxy import HttpFront
+from common.proto.request import Auth
+from common.proto.socks4 import Socks4Front
+from common.proto.socks5 import Socks5Front
+from sslocal.tcp import LocalHandler, Service
+from sslocal.upstreams import Upstream, Upstreams
+
+
+class LocalApp(RelayApp):
+    """One sslocal process."""
+
+    def open(self) -> None:
+        config = self.config
+        auth = None
+        if config.auth:
+            passwords = {credential.user: credential.password.reveal() for credential in config.auth}
+            auth = functools.partial(_is_user, passwords)
+        service = Service(
+            Upstreams(
+                [
+                    Upstream(server.address, Cipher.from_password(server.method, server.password.reveal()))
+                    for server in config.servers
+                ]
+            ),
+            new_front=functools.partial(_new_front, auth, config.via),
+            clock=time.time,
+            random=os.urandom,
+        )
+        self.relay(config.local, functools.partial(LocalHandler, service=service))
+
+
+def _new_front(auth: Auth | None, via: str | None) -> FirstByteFront:
+    return FirstByteFront(
+        socks4=functools.partial(Socks4Front, auth),
+        socks5=functools.partial(Socks5Front, auth),
+        http=functools.partial(HttpFront, auth, via=via),
+    )
+
+
+def _is_user(passwords: Mapping[str, str], user: str, password: str) -> bool:
+    """Compare in constant time, for an unknown user too."""
+    expected = passwords.get(user)
+    given = password.encode("utf-8", "surrogateescape")
+    right = hmac.compare_digest(given, (expected or "").encode("utf-8", "surrogateescape"))
+    return right and expected is not None

@@ -1,0 +1,257 @@
+"""``LocalHandler``: one client of the local front, relayed through a server.
+
+The front parser says what the client wants, whatever protocol it spoke; a server of ``Upstreams``
+is dialled; success is told to the client when the stream to the server stands, which is all a
+Shadowsocks client can know. From there on CONNECT and SOCKS are an opaque stream, driven here, and
+an absolute-form HTTP request is a ``Forward`` (forward.py).
+
+The surprise: the request header waits up to HEADER_HOLD for the client's first bytes, so that both
+leave in one segment; a header alone has a recognisable length (SIP022 section 3.1.3).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from socket import socket
+
+from common.crypto import ClientStream
+from common.errors import RelayError, ServerClosed, Unsupported, UpstreamError
+from common.net.loop import READ
+from common.net.timers import Timer
+from common.proto.front import FirstByteFront
+from common.proto.http_proxy import HttpFront
+from common.proto.request import Command, Front, Request
+from common.relay.flow import Flow, Side
+from common.relay.listener import TCPRelay
+from common.relay.tcprelay import STAGE_ADDR, STAGE_INIT, STAGE_STREAM, TCPRelayHandler, contained
+from sslocal.forward import Forward
+from sslocal.upstreams import Upstream, Upstreams
+
+HEADER_HOLD = 0.05  # seconds that the request header waits for the client's first payload
+
+logger = logging.getLogger("shadowrelay.sslocal")
+
+
+class Service:
+    """What all clients of the local front share."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        *,
+        new_front: Callable[[], FirstByteFront],
+        clock: Callable[[], float],
+        random: Callable[[int], bytes],
+    ) -> None:
+        self.upstreams, self.new_front, self.clock, self.random = upstreams, new_front, clock, random
+
+
+class LocalHandler(TCPRelayHandler):
+    """sslocal's end of one relayed connection."""
+
+    def __init__(self, relay: TCPRelay, sock: socket, peer: str, service: Service) -> None:
+        super().__init__(relay, sock, peer)
+        self.service = service
+        self.first_byte = service.new_front()
+        self.front: Front = self.first_byte
+        self.request: Request | None = None
+        self.candidates: Iterator[Upstream] = iter(())
+        self.upstream: Upstream | None = None
+        self.session: ClientStream | None = None
+        self.forward: Forward | None = None
+        self.hold: Timer | None = None
+        self.between_requests = False
+
+    # -- the prologue ----------------------------------------------------------------------------
+
+    def on_prologue(self, data: bytes) -> None:
+        self.between_requests = False
+        if self.stage == STAGE_INIT:
+            self.advance(STAGE_ADDR)
+        try:
+            request = self.front.feed(data)
+        finally:
+            reply = self.front.outgoing()
+            if reply:
+                self.local.write(reply)
+        if request is None or self.stage != STAGE_ADDR:
+            return
+        self.request = request
+        if request.command is Command.UDP_ASSOCIATE:
+            raise Unsupported("UDP ASSOCIATE is not supported yet")
+        logger.info("%s wants %s", self.peer, request.address)
+        if request.command is Command.FORWARD:
+            self._begin_forward(request)
+        else:
+            self.candidates = self.service.upstreams.in_turn()
+            self.try_next_server(None)
+
+    def _begin_forward(self, request: Request) -> None:
+        front = self.first_byte.chosen if self.front is self.first_byte else self.front
+        assert isinstance(front, HttpFront)
+        self.front = front
+        assert front.exchange is not None
+        previous, self.forward = self.forward, Forward(self, front.exchange)
+        if previous is not None and previous.parked_for == request.address and self.remote is not None:
+            self.disarm()
+            self.forward.start(reused=True)
+        else:
+            self.redial()
+
+    def redial(self) -> None:
+        """Take the request to a server on a fresh stream."""
+        self.close_remote()
+        self.candidates = self.service.upstreams.in_turn()
+        self.try_next_server(None)
+
+    def try_next_server(self, error: UpstreamError | None) -> None:
+        """Dial the next server in turn; when there is none left, tell the client about ``error``."""
+        assert self.request is not None
+        self.upstream = next(self.candidates, None)
+        if self.upstream is None:
+            assert error is not None
+            logger.warning("no server could be reached: %s (%s)", error, self.count(error))
+            self.fail(error)
+            return
+        self.session = self.upstream.cipher.client_stream(
+            self.request.address, clock=self.service.clock, random=self.service.random
+        )
+        self.resolve(self.upstream.address)
+
+    def on_failed(self, error: UpstreamError) -> None:
+        assert self.upstream is not None
+        logger.info("server %s: %s", self.upstream.address, error)
+        self.try_next_server(error)
+
+    def on_connected(self) -> None:
+        assert self.upstream is not None and self.session is not None
+        self.service.upstreams.report_reached(self.upstream)
+        if self.forward is not None:
+            self.forward.start(reused=False)
+            return
+        self.local.write(self.front.accept())
+        if self.stage >= STAGE_STREAM:
+            return
+        self.stream(self._first_payload, self.session.open)
+        early = self.front.leftover
+        if early and self.up is not None:
+            self.up.feed(memoryview(early))
+        else:
+            self.hold = self.loop.call_later(HEADER_HOLD, self._send_header)
+
+    # -- the stream ------------------------------------------------------------------------------
+
+    def _first_payload(self, data: memoryview) -> bytes:
+        """The transform of the first payload only: header and payload in one flight."""
+        assert self.session is not None and self.up is not None
+        self._release_hold()
+        self.up.transform = self.session.seal
+        return self.session.first(data)
+
+    @contained
+    def _send_header(self) -> None:
+        """The client waits for the target to speak first: send the header alone."""
+        self.hold = None
+        if self.up is not None:
+            self.up.feed(memoryview(b""))
+
+    def on_flow_end(self, flow: Flow) -> None:
+        assert self.session is not None
+        if self.forward is not None:
+            self.forward.on_flow_end(flow)
+            return
+        if flow is self.down:
+            self.session.eof()
+        elif self.hold is not None and self.remote is not None:
+            # The client ended before it sent anything; the header must still go first.
+            flow.feed(memoryview(b""))
+            if self.remote.pending is not None:
+                flow.closed = False  # ends once more when the header has left
+                return
+        super().on_flow_end(flow)
+
+    def on_unreadable(self, side: Side, exc: OSError) -> None:
+        if self.forward is not None and side is self.remote and self.stage == STAGE_STREAM:
+            self.forward.on_origin_lost(
+                ServerClosed(f"the stream to the server broke: {exc.strerror or exc}")
+            )
+        else:
+            super().on_unreadable(side, exc)
+
+    def quiet_limit(self) -> float | None:
+        if self.forward is not None and self.stage == STAGE_STREAM:
+            return self.forward.quiet_limit()
+        return super().quiet_limit()
+
+    def on_quiet(self) -> None:
+        if self.forward is not None and self.stage == STAGE_STREAM:
+            self.forward.on_quiet()
+        else:
+            super().on_quiet()
+
+    # -- the next request of a kept-alive HTTP client -----------------------------------------------
+
+    @contained
+    def await_request(self, leftover: bytes) -> None:
+        """STREAM → ADDR: read the next request; ``leftover`` is what the client already sent of it.
+
+        Contained: it runs inside an event of the remote side, which may be closed by now.
+        """
+        assert isinstance(self.front, HttpFront) and self.forward is not None
+        self.detach_flows()
+        self.advance(STAGE_ADDR)
+        self.front = self.front.again()
+        self.local.readable = self.read_prologue
+        self.timer = self.loop.call_later(self.handshake_seconds(), self.on_handshake_timeout)
+        if self.remote is not None:
+            self.remote.readable = self._on_parked_readable
+        self.between_requests = True
+        self.local.want(self.local.events | READ)
+        if leftover:
+            self.on_prologue(leftover)
+
+    def _on_parked_readable(self) -> None:
+        """An idle stream has nothing to say but its end."""
+        self.close_remote()
+
+    def on_drain(self) -> None:
+        if self.between_requests:
+            self.conclude()
+        else:
+            super().on_drain()
+
+    @contained
+    def on_handshake_timeout(self) -> None:
+        if self.between_requests:
+            self.conclude()  # an idle client has asked nothing that a 408 could answer
+        else:
+            super().on_handshake_timeout()
+
+    def release_remote(self) -> None:
+        self._release_hold()
+        super().release_remote()
+
+    def destroy(self) -> None:
+        super().destroy()
+        self.forward = None  # it refers to us: freed by refcount, not by the gc
+
+    def _release_hold(self) -> None:
+        if self.hold is not None:
+            self.hold.cancel()
+            self.hold = None
+
+    # -- failures --------------------------------------------------------------------------------
+
+    def on_protocol_error(self, error: RelayError) -> None:
+        logger.info("%s: %s (%s)", self.peer, error, self.count(error))
+        self.fail(error)
+
+    def fail(self, error: RelayError) -> None:
+        """Tell the client, in its own protocol and as far as it can still be told, and close."""
+        if self.forward is not None and self.stage != STAGE_ADDR:
+            self.conclude(self.forward.exchange.fail(error))
+        elif self.stage == STAGE_STREAM:
+            self.conclude()
+        else:
+            self.conclude(self.front.reject(error))

@@ -1,0 +1,158 @@
+"""``ServerHandler``: one encrypted stream in, one plain connection to its target out.
+
+The order matters more than anything else here: nothing is answered, closed or counted in public
+until the first bytes have proven that their sender holds the key. Whatever fails before that point
+fails in one way, ``drain_silently``, with one deadline measured from accept (SIP022 section 3.1.5,
+SIP004's probing notes). Past that point errors of the target are ordinary and close normally.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from socket import socket
+
+from common.crypto import Cipher, ReplayFilter
+from common.errors import AuthenticationFailed, ConnectFailed, RelayError, TargetForbidden, UpstreamError
+from common.proto.address import Address, IPAddress
+from common.relay.flow import Flow, discard
+from common.relay.listener import TCPRelay
+from common.relay.tcprelay import (
+    STAGE_ADDR,
+    STAGE_DRAIN,
+    STAGE_INIT,
+    STAGE_STREAM,
+    TCPRelayHandler,
+    contained,
+)
+
+MAX_DRAINS = 512  # rejected connections kept silent at one time; the oldest is closed for a new one
+QUIET_READS = 16  # reads that empty the kernel's buffer before a close, so that it ends in FIN, not RST
+
+logger = logging.getLogger("shadowrelay.ssserver")
+
+
+class Service:
+    """What all streams of one listening port share."""
+
+    def __init__(
+        self,
+        cipher: Cipher,
+        *,
+        clock: Callable[[], float],
+        random: Callable[[int], bytes],
+        salts: ReplayFilter,
+        handshake_seconds: float,
+        segmented_header: bool,
+        is_forbidden: Callable[[IPAddress], bool],
+        drains: dict[ServerHandler, None],
+    ) -> None:
+        self.cipher, self.clock, self.random, self.salts = cipher, clock, random, salts
+        self.handshake_seconds = handshake_seconds
+        self.segmented_header = segmented_header
+        self.is_forbidden = is_forbidden
+        self.drains = drains
+
+
+class ServerHandler(TCPRelayHandler):
+    """ssserver's end of one relayed stream."""
+
+    def __init__(self, relay: TCPRelay, sock: socket, peer: str, service: Service) -> None:
+        super().__init__(relay, sock, peer)
+        self.service = service
+        self.early = b""  # the first payload, until the target is connected
+        self.session = service.cipher.server_stream(
+            clock=service.clock,
+            random=service.random,
+            salts=service.salts,
+            segmented=service.segmented_header,
+        )
+
+    def handshake_seconds(self) -> float:
+        return self.service.handshake_seconds
+
+    # -- the prologue ----------------------------------------------------------------------------
+
+    def on_prologue(self, data: bytes) -> None:
+        if self.stage == STAGE_INIT:
+            self.advance(STAGE_ADDR)
+        opened = self.session.accept(data)
+        if opened is None:
+            return
+        target, self.early = opened
+        logger.info("%s wants %s", self.peer, target)
+        if target.port == 0:
+            self._refuse(target, ConnectFailed("port 0 cannot be connected to"))
+        else:
+            self.resolve(target)
+
+    def on_prologue_eof(self) -> None:
+        self.destroy()  # whoever leaves before it authenticated hears nothing
+
+    def on_addresses(self, addresses: Sequence[IPAddress]) -> Sequence[IPAddress]:
+        allowed = [ip for ip in addresses if not self.service.is_forbidden(ip)]
+        if not allowed:
+            raise TargetForbidden(f"{addresses[0]} is forbidden (see forbidden_ip)")
+        return allowed
+
+    def on_connected(self) -> None:
+        self.stream(self.session.open, self.session.seal)
+        early, self.early = self.early, b""
+        if early and self.up is not None:
+            self.up.feed(memoryview(early))
+
+    def on_failed(self, error: UpstreamError) -> None:
+        assert self.target is not None
+        self._refuse(self.target, error)
+
+    def _refuse(self, target: Address, error: UpstreamError) -> None:
+        logger.info("%s cannot have %s: %s (%s)", self.peer, target, error, self.count(error))
+        self.conclude()
+
+    # -- the stream ------------------------------------------------------------------------------
+
+    def on_flow_end(self, flow: Flow) -> None:
+        if flow is self.up:
+            self.session.eof()
+        super().on_flow_end(flow)
+
+    # -- failures --------------------------------------------------------------------------------
+
+    def on_protocol_error(self, error: RelayError) -> None:
+        label = self.count(error)
+        if self.stage == STAGE_STREAM:
+            logger.info("%s broke its stream: %s (%s)", self.peer, error, label)
+            self.conclude()
+        elif isinstance(error, AuthenticationFailed) or self.stage in (STAGE_INIT, STAGE_ADDR):
+            logger.info("%s is not a client of ours: %s (%s)", self.peer, error, label)
+            self._drain()
+        else:
+            self.destroy()
+
+    def _drain(self) -> None:
+        drains = self.service.drains
+        if len(drains) >= MAX_DRAINS:
+            next(iter(drains)).close_quietly()
+        drains[self] = None
+        self.drain_silently()
+
+    @contained
+    def on_handshake_timeout(self) -> None:
+        self.timer = None
+        if self.stage != STAGE_DRAIN:
+            self.relay.counters["handshake_timeout"] += 1
+        self.close_quietly()
+
+    def close_quietly(self) -> None:
+        """Close with FIN: unread bytes would turn it into RST and tell how much was consumed."""
+        try:
+            for _ in range(QUIET_READS):
+                if not discard(self.local):
+                    break
+        except OSError:
+            pass
+        self.destroy()
+
+    def destroy(self) -> None:
+        self.service.drains.pop(self, None)
+        super().destroy()

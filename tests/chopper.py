@@ -1,0 +1,100 @@
+"""``Chopper``: a TCP proxy that re-cuts what passes through it, to prove that boundaries mean nothing.
+
+The surprise: it copies with TCP_NODELAY and one ``send`` per piece and no waiting in between, so the
+receiver sees small reads as long as it is quick, and its kernel may still join pieces when it is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+from tests.origin import BLOCK, Origin
+
+Cut = Callable[[memoryview], Iterable[memoryview]]
+
+
+def whole(data: memoryview) -> Iterable[memoryview]:
+    """No cut: pieces as they were read."""
+    return (data,)
+
+
+def byte_by_byte(data: memoryview) -> Iterable[memoryview]:
+    return (data[i : i + 1] for i in range(len(data)))
+
+
+def in_random_pieces(seed: int, largest: int = 4096) -> Cut:
+    """Pieces of 1 to ``largest`` bytes, small ones as likely as big ones, the same for one seed."""
+    dice = random.Random(seed)
+
+    def cut(data: memoryview) -> Iterator[memoryview]:
+        start = 0
+        while start < len(data):
+            size = min(largest, int(2 ** dice.uniform(0, largest.bit_length())))
+            yield data[start : start + size]
+            start += size
+
+    return cut
+
+
+class Chopper:
+    """Listens on a free port, passes each connection to ``target`` through ``cut``.
+
+    ``captured`` holds, per connection, every byte the client sent, and ``first_reads`` what its
+    first segment brought.
+    """
+
+    def __init__(self, target: tuple[str, int], cut: Cut = whole) -> None:
+        self.target = target
+        self.cut = cut
+        self.captured: list[bytearray] = []
+        self.first_reads: list[bytes] = []
+        self._origin = Origin(self._relay)
+        self.port = self._origin.port
+
+    @property
+    def live(self) -> int:
+        return self._origin.live
+
+    def close(self) -> None:
+        self._origin.close()
+
+    def _relay(self, client: socket.socket) -> None:
+        record = bytearray()
+        self.captured.append(record)
+        with socket.create_connection(self.target) as server:
+            for sock in (client, server):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            down = threading.Thread(target=self._copy, args=(server, client, None), daemon=True)
+            down.start()
+            self._copy(client, server, record)
+            down.join()
+
+    def _copy(self, source: socket.socket, sink: socket.socket, record: bytearray | None) -> None:
+        buffer = memoryview(bytearray(BLOCK))
+        try:
+            while count := source.recv_into(buffer):
+                if record is not None:
+                    if not record:
+                        self.first_reads.append(bytes(buffer[:count]))
+                    record += buffer[:count]
+                for piece in self.cut(buffer[:count]):
+                    sink.sendall(piece)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            for sock in (source, sink):
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def chopper(target: tuple[str, int], cut: Cut = whole) -> Iterator[Chopper]:
+    """Run a ``Chopper`` for the length of a ``with`` block."""
+    proxy = Chopper(target, cut)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
