@@ -52,9 +52,7 @@ class RelayApp:
         """Call ``relay`` for every address to listen on."""
         raise NotImplementedError
 
-    def relay(
-        self, address: Address, make_handler: Callable[[TCPRelay, socket, str], TCPRelayHandler]
-    ) -> None:
+    def relay(self, address: Address, make_handler: MakeHandler) -> None:
         """Listen on ``address``; ``make_handler`` makes the connections. Raises OSError."""
         relay = TCPRelay(
             self.loop,

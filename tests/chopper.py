@@ -1,7 +1,8 @@
 """``Chopper``: a TCP proxy that re-cuts what passes through it, to prove that boundaries mean nothing.
 
-The surprise: it copies with TCP_NODELAY and one ``send`` per piece and no waiting in between, so the
-receiver sees small reads as long as it is quick, and its kernel may still join pieces when it is not.
+The surprise: pieces sent without a pause are joined again by the kernel of a receiver that is not quick
+enough. ``strict`` says for how many bytes of each direction the next piece waits until the receiver has
+read the one before (Linux).
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from tests.origin import BLOCK, Origin
+from tests.waiting import wait_until
 
 Cut = Callable[[memoryview], Iterable[memoryview]]
 
@@ -40,6 +43,16 @@ def in_random_pieces(seed: int, largest: int = 4096) -> Cut:
     return cut
 
 
+def unread_by_peer(sock: socket.socket) -> int:
+    """Bytes that lie in the receive queue of the other end of ``sock``; 0 when that is closed (IPv4, Linux)."""
+    ours, theirs = sock.getsockname()[1], sock.getpeername()[1]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues = line.split()[:5]
+        if int(local[-4:], 16) == theirs and int(remote[-4:], 16) == ours:
+            return int(queues.partition(":")[2], 16)
+    return 0
+
+
 class Chopper:
     """Listens on a free port, passes each connection to ``target`` through ``cut``.
 
@@ -47,9 +60,10 @@ class Chopper:
     first segment brought.
     """
 
-    def __init__(self, target: tuple[str, int], cut: Cut = whole) -> None:
+    def __init__(self, target: tuple[str, int], cut: Cut = whole, strict: int = 0) -> None:
         self.target = target
         self.cut = cut
+        self.strict = strict
         self.captured: list[bytearray] = []
         self.first_reads: list[bytes] = []
         self._origin = Origin(self._relay)
@@ -75,6 +89,7 @@ class Chopper:
 
     def _copy(self, source: socket.socket, sink: socket.socket, record: bytearray | None) -> None:
         buffer = memoryview(bytearray(BLOCK))
+        strict = self.strict
         try:
             while count := source.recv_into(buffer):
                 if record is not None:
@@ -83,6 +98,9 @@ class Chopper:
                     record += buffer[:count]
                 for piece in self.cut(buffer[:count]):
                     sink.sendall(piece)
+                    if strict > 0:
+                        strict -= len(piece)
+                        wait_until(lambda: unread_by_peer(sink) == 0)
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             for sock in (source, sink):
@@ -91,9 +109,9 @@ class Chopper:
 
 
 @contextlib.contextmanager
-def chopper(target: tuple[str, int], cut: Cut = whole) -> Iterator[Chopper]:
+def chopper(target: tuple[str, int], cut: Cut = whole, strict: int = 0) -> Iterator[Chopper]:
     """Run a ``Chopper`` for the length of a ``with`` block."""
-    proxy = Chopper(target, cut)
+    proxy = Chopper(target, cut, strict)
     try:
         yield proxy
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.errors import BadRequest, ProtocolError
-from tests.wire import deliver, every_way, pieces
+from tests.wire import deliver, every_way, pieces, splice
 
 
 class Line:
@@ -134,3 +134,12 @@ def test_faults_are_caught(broken, data):
 def test_other_exceptions_are_not_swallowed():
     with pytest.raises(IndexError):
         every_way(Crashes, b"abc\n")
+
+
+def test_splice():
+    assert splice(b"abcdef", 2, 1, b"XY") == b"abXYdef"
+    assert splice(b"abcdef", 2, 0, b"X") == b"abXcdef"
+    assert splice(b"abcdef", 4, 8, b"") == b"abcd"
+    assert splice(b"abcdef", 6, 1, b"X") == b"abcdefX"
+    assert splice(b"abcdef", 7, 1, b"X") == b"Xbcdef"
+    assert splice(b"", 3, 3, b"X") == b"X"

@@ -1,9 +1,10 @@
 """Run a wire example every way a network may deliver it, and demand the same outcome each time.
 
-``pieces`` cuts bytes; ``every_way`` feeds the cuts to fresh parsers. A parser is anything with
-``feed(bytes)`` returning None until it is done; ``outgoing()`` and ``leftover`` are used if it has
-them. So a test states one example and gets: whole, byte by byte, every cut in two (short examples),
-random cuts, empty feeds in between, and all of it again with trailing bytes behind.
+``pieces`` cuts bytes; ``every_way`` feeds the cuts to fresh parsers; ``damaged`` is for fuzzing. A
+parser is anything with ``feed(bytes)`` returning None until it is done; ``outgoing()`` and
+``leftover`` are used if it has them. So a test states one example and gets: whole, byte by byte,
+every cut in two (short examples), random cuts, empty feeds in between, and all of it again with
+trailing bytes behind.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+
+from hypothesis import strategies as st
 
 from common.errors import ProtocolError
 
@@ -82,6 +85,18 @@ def every_way(
     if check:
         check(first)
     return first
+
+
+def splice(example: bytes, start: int, size: int, new: bytes) -> bytes:
+    """Return ``example`` with ``new`` in place of the ``size`` bytes at ``start``, which wraps around."""
+    start %= len(example) + 1
+    return example[:start] + new + example[start + size :]
+
+
+def damaged(examples: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    """The neighbourhood of the valid, which random bytes never reach; some examples come undamaged."""
+    new = st.binary(max_size=8) | st.just(bytes(300))
+    return st.builds(splice, examples, st.integers(0, 1 << 16), st.integers(0, 8), new)
 
 
 def _same(

@@ -25,9 +25,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from common.crypto.xchacha import XChaCha20Poly1305
-
-Buffer = bytes | bytearray | memoryview
+from common.crypto.xchacha import Buffer, XChaCha20Poly1305
 
 TAG_SIZE = 16  # bytes: every AEAD here has the same
 
@@ -102,9 +100,11 @@ _ALIASES = {
 }
 
 # Stream ciphers: a server that speaks one decrypts for anybody who asks, so none is implemented.
-_AES_STREAM = {f"aes-{bits}-{mode}": f"aes-{bits}-gcm" for bits in (128, 192, 256) for mode in ("cfb", "ctr")}
-_AES_STREAM |= {f"aes-{b}-{m}": f"aes-{b}-gcm" for b in (128, 192, 256) for m in ("cfb1", "cfb8", "ofb")}
-_LEGACY = _AES_STREAM | dict.fromkeys(
+_LEGACY = {
+    f"aes-{bits}-{mode}": f"aes-{bits}-gcm"
+    for bits in (128, 192, 256)
+    for mode in ("cfb", "cfb1", "cfb8", "ctr", "ofb")
+} | dict.fromkeys(
     """table rc4 rc4-md5 rc4-md5-6 bf-cfb cast5-cfb des-cfb idea-cfb rc2-cfb seed-cfb camellia-128-cfb
     camellia-192-cfb camellia-256-cfb salsa20 xsalsa20 chacha20 chacha20-ietf xchacha20""".split(),
     "chacha20-ietf-poly1305",

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
+Buffer = bytes | bytearray | memoryview
+
 KEY_SIZE, NONCE_SIZE = 32, 24  # bytes
 
 _BLOCK = bytes(64)
@@ -44,19 +46,19 @@ class XChaCha20Poly1305:
             raise ValueError(f"XChaCha20-Poly1305 key must be {KEY_SIZE} bytes, got {len(key)}")
         self._key = key
 
-    def encrypt(self, nonce: bytes, data: bytes | bytearray | memoryview, associated_data: None, /) -> bytes:
+    def encrypt(self, nonce: bytes, data: Buffer, associated_data: None, /) -> bytes:
         return self._inner(nonce).encrypt(_inner_nonce(nonce), data, associated_data)
 
-    def decrypt(self, nonce: bytes, data: bytes | bytearray | memoryview, associated_data: None, /) -> bytes:
+    def decrypt(self, nonce: bytes, data: Buffer, associated_data: None, /) -> bytes:
         return self._inner(nonce).decrypt(_inner_nonce(nonce), data, associated_data)
 
     def encrypt_into(
-        self, nonce: bytes, data: bytes | bytearray | memoryview, associated_data: None, buf: memoryview, /
+        self, nonce: bytes, data: Buffer, associated_data: None, buf: memoryview, /
     ) -> int:
         return self._inner(nonce).encrypt_into(_inner_nonce(nonce), data, associated_data, buf)
 
     def decrypt_into(
-        self, nonce: bytes, data: bytes | bytearray | memoryview, associated_data: None, buf: memoryview, /
+        self, nonce: bytes, data: Buffer, associated_data: None, buf: memoryview, /
     ) -> int:
         return self._inner(nonce).decrypt_into(_inner_nonce(nonce), data, associated_data, buf)
 

@@ -1,4 +1,4 @@
-"""``EventLoop``: one ``select``, one dispatch, contained faults, one clock read per batch.
+"""``EventLoop``: one ``select``, one dispatch, contained faults, one ``now`` per batch.
 
 What is registered is called: ``key.data`` *is* the object that handles the event, so there is one
 lookup from descriptor to code and no table of our own. It implements two methods:
@@ -6,10 +6,11 @@ lookup from descriptor to code and no table of our own. It implements two method
     on_event(mask)   its socket is ready; mask is READ, WRITE or both
     on_fault(exc)    its on_event raised; it alone is to blame and cleans up
 
-Facts about ``selectors`` this file is built on, each pinned by a test:
-``modify(s, 0)`` is accepted and then spins on HUP, so no interest means *unregister*; ``modify``
-without data sets data to None; keys of one batch are snapshots, so a stale event reaches the old
-object, which must know that it is closed.
+Facts about ``selectors`` this file is built on, each pinned by a test: ``modify(s, 0)`` is accepted
+and then spins on HUP, and ``register(s, 0)`` raises, so no interest means *unregister*; ``modify``
+without data sets data to None, and compares data with ``!=``, so watchers keep identity equality; a
+socket closed before it is unregistered blocks its descriptor number; keys of one batch are
+snapshots, so a stale event reaches the old object, which must know that it is closed.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from common.net.timers import Timer, TimerHeap
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
+# epoll counts milliseconds in 32 bits and raises beyond them, at 24.8 days; once a day costs nothing.
+MAX_WAIT = 24 * 3600.0
+
 logger = logging.getLogger("shadowrelay.loop")
 
 
 class Watcher(Protocol):
-    """What may be registered with the loop."""
+    """What may be registered with the loop. Must compare by identity."""
 
     def on_event(self, mask: int) -> None: ...
     def on_fault(self, exc: Exception) -> None: ...
@@ -53,7 +57,7 @@ class EventLoop:
         self._selector = selector or selectors.DefaultSelector()
         self._clock = clock
         self._timers = TimerHeap()
-        self._running = False
+        self._stopping = False
         self.now = clock()
 
     def watch(self, sock: HasFileno | int, events: int, old: int, watcher: Watcher) -> None:
@@ -66,7 +70,10 @@ class EventLoop:
             self._selector.register(sock, events, watcher)
 
     def call_at(self, deadline: float, callback: Callable[[], None]) -> Timer:
-        """Call ``callback`` once, at ``deadline`` on the loop's clock or just after."""
+        """Call ``callback`` once, at ``deadline`` on the loop's clock or just after; never before returning.
+
+        What ``callback`` raises is logged and goes no further: nobody here knows whom it belongs to.
+        """
         return self._timers.add(deadline, callback)
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
@@ -77,7 +84,7 @@ class EventLoop:
         """Wait at most ``timeout`` seconds (None: until something happens), then dispatch what is due."""
         deadline = self._timers.next_deadline()
         if deadline is not None:
-            left = max(0.0, deadline - self._clock())
+            left = min(max(0.0, deadline - self._clock()), MAX_WAIT)
             timeout = left if timeout is None else min(timeout, left)
         events = self._selector.select(timeout)
         self.now = now = self._clock()
@@ -86,32 +93,33 @@ class EventLoop:
             try:
                 watcher.on_event(mask)
             except Exception as exc:  # one connection dies, not the process
-                self._contain(watcher.on_fault, exc)
-        while callback := self._timers.pop_due(now):
+                self._contain(watcher, exc)
+        for timer in self._timers.take_due(now):
             try:
-                callback()
+                timer.fire()
             except Exception:
                 logger.exception("a timer failed")
 
     def run(self) -> None:
-        """Step until ``stop()``."""
-        self._running = True
-        while self._running:
+        """Step until ``stop()``; at once when it was called before."""
+        while not self._stopping:
             self.step()
+        self._stopping = False
 
     def stop(self) -> None:
-        """Make ``run`` return after the current step."""
-        self._running = False
+        """Make ``run`` return after the current step. Does not wake a loop that another thread runs."""
+        self._stopping = True
 
     def close(self) -> None:
+        """Close the selector; what was registered stays open."""
         self._selector.close()
 
     def statistics(self) -> dict[str, int]:
         """How many descriptors are registered and how many timers are armed."""
         return {"watched": len(self._selector.get_map() or ()), "timers": len(self._timers)}
 
-    def _contain(self, on_fault: Callable[[Exception], None], exc: Exception) -> None:
+    def _contain(self, watcher: Watcher, exc: Exception) -> None:
         try:
-            on_fault(exc)
+            watcher.on_fault(exc)
         except Exception:
             logger.exception("fault handling failed")

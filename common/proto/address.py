@@ -70,19 +70,20 @@ def encode_address(address: Address) -> bytes:
     or one longer than 255 bytes.
     """
     host, port = address
-    if not _is_plain(host):
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode("ascii")
+        except UnicodeError as exc:
+            raise BadRequest("host name cannot be encoded") from exc
+    if not _is_plain(host):  # after IDNA, whose normalisation makes blanks of some marks
         raise BadRequest("host name holds blanks, control characters or %")
     tail = port.to_bytes(2, "big")
     ip = _literal(host)
     if ip is not None:
         return b"%c%b%b" % (ATYP_IPV4 if ip.version == 4 else ATYP_IPV6, ip.packed, tail)
-    try:
-        name = host.encode("ascii" if host.isascii() else "idna")
-    except UnicodeError as exc:
-        raise BadRequest("host name cannot be encoded") from exc
-    if not 1 <= len(name) <= MAX_NAME_SIZE:
-        raise BadRequest("host name length", f"1 to {MAX_NAME_SIZE} bytes", len(name))
-    return b"%c%c%b%b" % (ATYP_NAME, len(name), name, tail)
+    if not 1 <= len(host) <= MAX_NAME_SIZE:
+        raise BadRequest("host name length", f"1 to {MAX_NAME_SIZE} bytes", len(host))
+    return b"%c%c%b%b" % (ATYP_NAME, len(host), host.encode("ascii"), tail)
 
 
 def parse_address(data: bytes | bytearray | memoryview) -> tuple[Address, int] | None:

@@ -21,11 +21,12 @@ import logging
 import selectors
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Protocol
 
 from common.config.schema import Config
-from common.errors import ConfigError
+from common.errors import ConfigError, RelayError
 from common.log import LogWriter, start_logging
 from common.net.loop import READ, EventLoop
 from common.run.failures import file_failure, listen_failure
@@ -68,7 +69,8 @@ def run(
         raise file_failure("log file", config.log_file or "", exc) from exc
     try:
         app = make_app(config, loop)
-        with _watching_signals(loop, _Controls(app, loop, log, config).table()):
+        controls = _Controls(app, loop, log, config)
+        with contextlib.closing(SignalWatcher(loop, controls.table())):
             try:
                 _start(app, config.user)
                 sentence = "listening on " + ", ".join(map(str, app.listening))
@@ -122,10 +124,9 @@ class _Controls:
             "SIGQUIT": self.drain,
             "SIGHUP": self._log.reopen if self._has_log_file else self.stop,
         }
-        table = {getattr(signal, name): action for name, action in actions.items() if hasattr(signal, name)}
-        if not self._has_log_file and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-            del table[signal.SIGHUP]  # nohup: outlive the terminal
-        return table
+        if not self._has_log_file and _is_ignored("SIGHUP"):
+            del actions["SIGHUP"]  # nohup: outlive the terminal
+        return {getattr(signal, name): action for name, action in actions.items() if hasattr(signal, name)}
 
     def stop(self) -> None:
         self._loop.stop()
@@ -139,16 +140,38 @@ class _Controls:
         self._app.drain()
 
 
-@contextlib.contextmanager
-def _watching_signals(loop: EventLoop, actions: Mapping[int, Callable[[], None]]) -> Iterator[None]:
-    """Make ``loop`` call ``actions`` for the signals they are listed under, inside the with block."""
-    receiver, sender = socket.socketpair()
-    receiver.setblocking(False)
-    sender.setblocking(False)
-    old_fd = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    old = {number: signal.signal(number, _leave_it_to_the_loop) for number in actions}
-    loop.watch(receiver, READ, 0, _SignalWatcher(receiver, actions))
-    try:
-        yield
-    finally:
-        loop.watch(receiver, 0, READ, ...)
+class SignalWatcher:
+    """Calls ``actions[number]`` from the loop for every signal, until it is closed."""
+
+    def __init__(self, loop: EventLoop, actions: Mapping[int, Callable[[], None]]) -> None:
+        self._loop, self._actions = loop, actions
+        self._receiver, self._sender = socket.socketpair()
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
+        loop.watch(self._receiver, READ, 0, self)
+        self._old_fd = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        for number in actions:
+            signal.signal(number, _leave_to_the_loop)
+
+    def on_event(self, mask: int) -> None:
+        for number in self._receiver.recv(64):
+            if number in self._actions:
+                self._actions[number]()
+
+    def on_fault(self, exc: Exception) -> None:
+        logger.error("acting on a signal failed", exc_info=exc)
+
+    def close(self) -> None:
+        """Act on signals no more. They stay caught: a second Ctrl-C must not break into the clean-up."""
+        signal.set_wakeup_fd(self._old_fd)
+        self._loop.watch(self._receiver, 0, READ, self)
+        self._receiver.close()
+        self._sender.close()
+
+
+def _is_ignored(name: str) -> bool:
+    return hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN
+
+
+def _leave_to_the_loop(number: int, frame: FrameType | None) -> None:
+    """The Python half of a signal: nothing, but the default action would end the process."""

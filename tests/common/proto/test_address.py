@@ -95,7 +95,7 @@ def test_unusable_names(raw):
 
 
 @pytest.mark.parametrize(
-    "host", ["", "a b", "a\nb", "fe80::1%eth0", "x" * 256, "ä" * 70, "\udcff.example", "ä..example"]
+    "host", ["", "a b", "a\nb", "fe80::1%eth0", "x" * 256, "ä" * 70, "\udcff.example", "ä..example", "¯"]
 )
 def test_hosts_without_wire_form(host):
     with pytest.raises(BadRequest):
@@ -104,6 +104,10 @@ def test_hosts_without_wire_form(host):
 
 def test_international_names_travel_as_idna():
     assert encode_address(Address("bücher.example", 80)) == b"\x03\x15xn--bcher-kva.example\x00\x50"
+
+
+def test_full_width_digits_are_the_literal_they_become():
+    assert encode_address(Address("１２７.0.0.1", 80)) == b"\x01\x7f\x00\x00\x01\x00\x50"
 
 
 def test_received_utf8_name_stays_text():

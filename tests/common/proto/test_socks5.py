@@ -26,7 +26,7 @@ from common.errors import (
 from common.proto.address import Address, encode_address
 from common.proto.request import Command, Request
 from common.proto.socks5 import Socks5Front
-from tests.wire import deliver, every_way, pieces
+from tests.wire import damaged, deliver, every_way, pieces
 
 SOCKS = json.loads((Path(__file__).parents[2] / "data" / "vectors.json").read_text())["socks"]
 
@@ -46,6 +46,24 @@ SUCCEEDED = vector("reply_ok_unspecified")
 
 EXAMPLE = Address("example.com", 443)
 MAX_HANDSHAKE = 2 + 255 + 3 + 255 + 255 + 3 + 259  # bytes: methods, credentials, request
+
+
+fields = st.binary(min_size=1, max_size=255)
+addresses = st.builds(
+    Address,
+    st.ip_addresses().map(str) | st.text("abz09-.", min_size=1, max_size=255).map(lambda name: name + "z"),
+    st.integers(1, 0xFFFF),
+).filter(lambda address: len(address.host) <= 255)
+
+
+def sessions():
+    """Pieces a client could send, in an order it would, some of them missing."""
+    greeting = st.sampled_from([b"", GREETING, GREETING_BOTH, GREETING_USER])
+    credentials = st.sampled_from([b"", CREDENTIALS, b"\x01\x01u\x01p"])
+    command = st.sampled_from([b"\x05\x01\x00", b"\x05\x02\x00", b"\x05\x03\x00", b"\x05\x09\x00"])
+    return st.builds(
+        lambda *parts: b"".join(parts), greeting, credentials, command, addresses.map(encode_address)
+    )
 
 
 def check_auth(user, password):
@@ -339,14 +357,23 @@ class TestBounds:
             outcome = deliver(make_front(), [data])
             assert outcome.result or outcome.error
 
-    @given(
-        st.sampled_from([b"", GREETING, GREETING_USER, GREETING_USER + CREDENTIALS, b"\x05\x02\x00\x02"]),
-        st.binary(max_size=600),
-        st.booleans(),
-    )
-    def test_any_bytes(self, start, data, guard):
-        """A request or a ProtocolError, however the bytes are cut."""
-        outcome = every_way(guarded if guard else Socks5Front, start + data, trailing=b"")
+    @given(st.one_of(sessions(), damaged(sessions()), st.binary(max_size=600)), st.booleans())
+    def test_any_bytes(self, data, guard):
+        """A request or a ProtocolError that is answered, however the bytes are cut."""
+        outcome = every_way(guarded if guard else Socks5Front, data, trailing=b"")
         if outcome.error is not None:
             assert isinstance(outcome.error, ProtocolError)
             assert outcome.replies + outcome.parser.reject(outcome.error)
+
+    @given(st.data())
+    def test_any_session(self, data):
+        """What a client composes of valid parts arrives as it was meant, payload and all."""
+        methods = data.draw(st.binary(min_size=1, max_size=255).map(lambda raw: raw[:-1] + b"\x02"))
+        user, password = data.draw(fields), data.draw(fields)
+        address, payload = data.draw(addresses), data.draw(st.binary(max_size=100))
+        wire = b"\x05%c%b" % (len(methods), methods)
+        wire += b"\x01%c%b%c%b" % (len(user), user, len(password), password)
+        wire += b"\x05\x01\x00" + encode_address(address) + payload
+        outcome = every_way(lambda: Socks5Front(lambda *pair: True), wire)
+        assert outcome.result == Request(Command.CONNECT, address, user.decode(errors="surrogateescape"))
+        assert (outcome.replies, outcome.rest) == (b"\x05\x02\x01\x00", payload)
