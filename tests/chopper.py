@@ -44,7 +44,7 @@ def in_random_pieces(seed: int, largest: int = 4096) -> Cut:
 
 
 def unread_by_peer(sock: socket.socket) -> int:
-    """Bytes that lie in the receive queue of the other end of ``sock``; 0 when that is closed (IPv4, Linux)."""
+    """Bytes in the receive queue of the other end of ``sock``; 0 when that is closed (IPv4, Linux)."""
     ours, theirs = sock.getsockname()[1], sock.getpeername()[1]
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, _, queues = line.split()[:5]

@@ -1,6 +1,6 @@
 """A second, independent reading of SIP004, to send a server what a well-behaved client never would.
 
-    salt(32) | seal(length) | seal(payload) | …          aes-256-gcm, nonce +1 after every seal
+salt(32) | seal(length) | seal(payload) | …          aes-256-gcm, nonce +1 after every seal
 """
 
 from __future__ import annotations

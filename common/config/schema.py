@@ -7,14 +7,20 @@ these classes reads a file or knows a dialect; that is ``loader.py``'s work.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from common.proto.address import Address
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-
+Role = Literal["sslocal", "ssserver"]
 
 DEFAULT_LOCAL = Address("127.0.0.1", 1080)
+DEFAULT_LISTEN = "0.0.0.0"  # ssserver's host when the configuration has a port and no address
+DEFAULT_METHOD = "2022-blake3-aes-256-gcm"
+DEFAULT_CONNECT_TIMEOUT = 10.0  # seconds, and never more than `timeout` unless it is set
 
 
 class Secret:
@@ -68,7 +74,7 @@ class Config:
     auth: tuple[Credential, ...] = ()
 
     timeout: float = 60.0
-    connect_timeout: float = 10.0
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
     idle_timeout: float | None = None
     half_close_timeout: float = 300.0
     keep_alive: float = 15.0
@@ -90,6 +96,38 @@ class Config:
     verbosity: int = 0
 
     warnings: tuple[str, ...] = ()
+
+    def describe(self) -> Iterator[str]:
+        """Yield the whole configuration as printable ``key: value`` lines, without any password."""
+        for each in fields(self):
+            if each.name != "warnings":
+                yield from _lines(each.name, getattr(self, each.name))
+
+
+def _lines(name: str, value: object) -> Iterator[str]:
+    if isinstance(value, tuple) and not isinstance(value, Address):
+        parts = [_shown(part) for part in value]
+        if any(isinstance(part, Server) for part in value):
+            yield f"{name}:"
+            yield from (f"  - {part}" for part in parts)
+        else:
+            yield f"{name}: [{', '.join(parts)}]"
+    else:
+        yield f"{name}: {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    match value:
+        case Server():
+            name = f" {_shown(value.name)}" if value.name else ""
+            return f"{value.address} {value.method}{name}"
+        case Credential():
+            return _shown(value.user)
+        case str() | bool() | None:
+            return json.dumps(value)
+        case float():
+            return f"{value:g}"
+    return str(value)
 
 
 DEFAULT_FORBIDDEN: tuple[IPNetwork, ...] = tuple(

@@ -96,9 +96,7 @@ def item(path: str, index: int) -> str:
 def node_from(value: object, source: str, path: str) -> Node:
     """Return the node of a value that comes from code, such as a command-line flag."""
     if isinstance(value, Mapping):
-        entries = {
-            str(key): node_from(part, source, member(path, str(key))) for key, part in value.items()
-        }
+        entries = {str(key): node_from(part, source, member(path, str(key))) for key, part in value.items()}
         return Node(entries, "", source, 0, path)
     if isinstance(value, list | tuple):
         parts = [node_from(part, source, item(path, index)) for index, part in enumerate(value)]
@@ -116,6 +114,7 @@ class Report:
     def __init__(self) -> None:
         self._problems: dict[str, int] = {}
         self._warnings: dict[str, int] = {}
+        self._seen: set[object] = set()
 
     def problem(self, node: Node, sentence: str) -> None:
         """Note what makes the configuration unusable. ``sentence`` holds no secret."""
@@ -124,6 +123,12 @@ class Report:
     def warn(self, node: Node, sentence: str) -> None:
         """Note what the operator should know and the program can live with."""
         self._warnings.setdefault(f"{node.place}: {sentence}", node.line)
+
+    def is_first(self, *subject: object) -> bool:
+        """Whether this subject is new; for what should be said once however often it occurs."""
+        new = subject not in self._seen
+        self._seen.add(subject)
+        return new
 
     @property
     def warnings(self) -> tuple[str, ...]:

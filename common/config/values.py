@@ -21,14 +21,25 @@ MAX_SECONDS = 10 * 365 * 86400
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_BOOLEANS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
 _NAMED_DNS = {
     "system": (),
     "google": ("8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"),
     "cloudflare": ("1.1.1.1", "1.0.0.1", "2606:4700:4700::1111", "2606:4700:4700::1001"),
     "quad9": ("9.9.9.9", "149.112.112.112", "2620:fe::fe", "2620:fe::9"),
 }
-_OTHER_DNS = re.compile(r"(?:tcp|tls|https|h3|quic|unix)://.*|(?:google|cloudflare|quad9)_(?:tls|https|h3)", re.DOTALL)
+_OTHER_DNS = re.compile(
+    r"(?:tcp|tls|https|h3|quic|unix)://.*|(?:google|cloudflare|quad9)_(?:tls|https|h3)", re.DOTALL
+)
 
 
 def number(node: Node) -> int | float | None:
@@ -124,13 +135,13 @@ def pseudonym(node: Node, report: Report) -> str | None:
 
 
 def verbosity(node: Node, report: Report) -> int | None:
-    """Read ``verbose``: true and false, or a level from 0."""
+    """Read ``verbose``: true and false, or a whole number; below 0 is quieter."""
     if isinstance(node.value, bool):
         return int(node.value)
     level = number(node)
-    if isinstance(level, int) and level >= 0:
+    if isinstance(level, int):
         return level
-    report.problem(node, f"expected true, false or a level from 0, got {node.kind}")
+    report.problem(node, f"expected true, false or a whole number, got {node.kind}")
     return None
 
 

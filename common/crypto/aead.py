@@ -32,8 +32,12 @@ MAX_EMPTY_CHUNKS = 16  # in a row: nobody should send one, some do, and each cos
 # Up to here bytes objects are quicker than views of the scratch; beyond it copies would show.
 SMALL = 2048
 
-# A read of 512 KiB with its framing, and the payload of a chunk that was begun before it.
-SCRATCH_SIZE = (512 + 64 + 4) * 1024
+Session = Callable[[bytes], Aead]  # salt → the cipher of the direction that begins with it
+
+# A read of 512 KiB, or what that was sealed to. Larger input is welcome, but its output gets a buffer of
+# its own. The scratch has room for it with framing, or with the rest of a chunk that began before it.
+MAX_INPUT = (512 + 4) * 1024
+SCRATCH_SIZE = MAX_INPUT + 64 * 1024
 
 
 def _scratch() -> memoryview:
@@ -82,8 +86,8 @@ class Sealer:
     __slots__ = ("_aead", "_count", "_limit", "_nonce_size", "_start")
 
     def __init__(self, method: Method, start: Callable[[], Start]) -> None:
-        self._start: Callable[[], Start] | None = start
-        self._aead: Aead | None = None
+        self._start: Callable[[], Start] | None = start  # None: it has been called
+        self._aead: Aead  # set by then
         self._limit, self._nonce_size = method.chunk_limit, method.nonce_size
         self._count = 0  # nonces used
 
@@ -92,9 +96,9 @@ class Sealer:
 
         The first output begins with the start of the stream.
         """
-        aead = self._aead
-        if aead is None:
+        if self._start is not None:
             return self.first(data) if data else b""
+        aead = self._aead
         size, count, nonce_size = len(data), self._count, self._nonce_size
         if size <= SMALL:
             if not size:
@@ -105,9 +109,9 @@ class Sealer:
             ) + aead.encrypt((count + 1).to_bytes(nonce_size, "little"), data, None)
 
         length = self._limit
-        total = size + OVERHEAD * -(-size // length)
-        sealed = _SEALED if total <= SCRATCH_SIZE else memoryview(bytearray(total))
-        encrypt_into = aead.encrypt_into
+        sealed = _SEALED
+        if size > MAX_INPUT:
+            sealed = memoryview(bytearray(size + OVERHEAD * -(-size // length)))
         length_bytes = length.to_bytes(2, "big")
         position = filled = 0
         while position < size:
@@ -116,9 +120,9 @@ class Sealer:
                 stop, length = size, size - position
                 length_bytes = length.to_bytes(2, "big")
             body = filled + LENGTH_SIZE
-            encrypt_into(count.to_bytes(nonce_size, "little"), length_bytes, None, sealed[filled:body])
+            aead.encrypt_into(count.to_bytes(nonce_size, "little"), length_bytes, None, sealed[filled:body])
             filled = body + length + TAG_SIZE
-            encrypt_into(
+            aead.encrypt_into(
                 (count + 1).to_bytes(nonce_size, "little"), data[position:stop], None, sealed[body:filled]
             )
             count += 2
@@ -146,69 +150,117 @@ class Sealer:
 class Opener:
     """Wire → payload, one direction of one stream.
 
-    A stream is a row of units: its head, then sealed length and sealed payload in turn. A unit that
-    has only partly arrived is kept here and completed alone; whole ones are opened straight from the
-    caller's buffer.
+    A stream is a row of units: its head, then sealed payloads and sealed lengths in turn. A unit of
+    which only a part has come is kept here and completed alone; all others are opened straight from
+    the caller's buffer.
     """
 
-    __slots__ = ("_aead", "_count", "_empty", "_head", "_length", "_limit", "_missing", "_nonce_size", "_pending")
+    __slots__ = (
+        *("_aead", "_count", "_empty", "_empty_at", "_head", "_length", "_limit", "_missing"),
+        *("_nonce_size", "_pending"),
+    )
 
     def __init__(self, method: Method, head: Head) -> None:
-        self._head = head
-        self._aead: Aead | None = None
+        self._head: Head | None = head  # None: it is open
+        self._aead: Aead  # set by then
         self._limit, self._nonce_size = method.chunk_limit, method.nonce_size
-        self._count = 1  # nonces used; the head's opens it with the first
-        self._empty = 0  # empty chunks in a row
+        self._count = 1  # nonces used; the first one is the head's
         self._length = -1  # of the payload that comes next; -1: a length comes next
-        self._missing = head.size  # bytes still to come of the unit at hand; 0: none has begun
+        self._missing = head.size  # bytes still to come of the unit that has begun; 0: none has
         self._pending = bytearray()  # what has come of it
+        self._empty = 0  # empty chunks in a row, and the count of nonces at the last one
+        self._empty_at = 0
 
     def open(self, data: Buffer) -> memoryview | bytes:
-        """Return the payload of every chunk that is now complete; empty when there is none.
+        """Return the payload of all chunks that are complete now; empty when there are none.
 
         Raises AuthenticationFailed for bytes the peer did not seal and for a length over the limit,
         ProtocolError for too many empty chunks, and what the head raises. The stream is lost then.
         """
         end = len(data)
-        room = end + self._limit
-        opened = _OPENED if room <= SCRATCH_SIZE else memoryview(bytearray(room))
+        opened = _OPENED if end <= MAX_INPUT else memoryview(bytearray(end + self._limit))
+        position = filled = 0
         try:
-            position, filled = self._resume(data, opened) if self._missing else (0, 0)
-            aead = self._aead
-            if self._missing or aead is None:
-                return b""
-            count, limit, nonce_size = self._count, self._limit, self._nonce_size
-            decrypt, decrypt_into = aead.decrypt, aead.decrypt_into
+            if self._missing:
+                position, filled = self._resume(data, opened)
+                if self._missing:
+                    return b""
+            aead, count, limit, nonce_size = self._aead, self._count, self._limit, self._nonce_size
             while end - position >= LENGTH_SIZE:
                 body = position + LENGTH_SIZE
-                plain = decrypt(count.to_bytes(nonce_size, "little"), data[position:body], None)
+                plain = aead.decrypt(count.to_bytes(nonce_size, "little"), data[position:body], None)
                 length = plain[0] << 8 | plain[1]
+                count += 1
                 if not 0 < length <= limit:
-                    self._check(length)
-                stop = body + length + TAG_SIZE
+                    self._check(length, count)
+                position, stop = body, body + length + TAG_SIZE
                 if stop > end:
-                    self._length, count, position = length, count + 1, body
+                    self._length = length
                     break
-                nonce = (count + 1).to_bytes(nonce_size, "little")
-                count += 2
+                nonce = count.to_bytes(nonce_size, "little")
+                count += 1
                 if stop == end and length <= SMALL and not filled:
-                    self._count, self._empty = count, self._empty
-                    return decrypt(nonce, data[body:stop], None)
+                    self._count = count
+                    return aead.decrypt(nonce, data[body:], None)
                 grown = filled + length
-                decrypt_into(nonce, data[body:stop], None, opened[filled:grown])
+                aead.decrypt_into(nonce, data[body:stop], None, opened[filled:grown])
                 position, filled = stop, grown
         except InvalidTag:
             raise AuthenticationFailed("authentication tag does not match") from None
         self._count = count
+        if position < end or self._length >= 0:
+            unit_size = LENGTH_SIZE if self._length < 0 else self._length + TAG_SIZE
+            self._missing = unit_size - (end - position)
+            self._pending += data[position:]
         return opened[:filled]
 
     def eof(self) -> None:
-        """The peer has closed its sending side. Raises Truncated inside a unit; before the first byte it
-        is clean, a stream that was never begun.
+        """The peer has ended its stream. Raises Truncated inside a unit.
+
+        An end before the first byte is clean: there was no stream.
         """
+        if self._pending or self._length >= 0:
+            raise Truncated("stream ended inside a chunk", f"{self._missing} bytes more", 0)
 
     def _resume(self, data: Buffer, opened: memoryview) -> tuple[int, int]:
-        raise NotImplementedError
+        """Go on with the unit that has begun, up to and including a payload.
 
-    def _check(self, length: int) -> None:
-        raise NotImplementedError
+        Returns how much of ``data`` was used and how much lies in ``opened``. If that was not enough
+        for the unit, all of ``data`` was used and ``_missing`` is not zero.
+        """
+        position = 0
+        while True:
+            unit = data[position : position + self._missing]
+            position += len(unit)
+            self._missing -= len(unit)
+            if self._pending or self._missing:
+                self._pending += unit
+                if self._missing:
+                    return position, 0
+                unit, self._pending = self._pending, bytearray()
+            length = self._length
+            if self._head is not None:
+                self._aead, length = self._head.open(bytes(unit))
+                self._head = None
+            elif length < 0:
+                plain = self._aead.decrypt(self._count.to_bytes(self._nonce_size, "little"), unit, None)
+                self._count += 1
+                length = plain[0] << 8 | plain[1]
+            else:
+                nonce = self._count.to_bytes(self._nonce_size, "little")
+                self._count += 1
+                self._aead.decrypt_into(nonce, unit, None, opened[:length])
+                self._length = -1
+                return position, length
+            if not 0 < length <= self._limit:
+                self._check(length, self._count)
+            self._length, self._missing = length, length + TAG_SIZE
+
+    def _check(self, length: int, count: int) -> None:
+        """Judge a length of zero or over the limit; ``count`` nonces are used."""
+        if length > self._limit:
+            raise AuthenticationFailed("chunk length", f"at most {self._limit}", length)
+        self._empty = self._empty + 1 if count == self._empty_at + 2 else 1
+        self._empty_at = count
+        if self._empty > MAX_EMPTY_CHUNKS:
+            raise ProtocolError("empty chunks in a row", f"at most {MAX_EMPTY_CHUNKS}", self._empty)

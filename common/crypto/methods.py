@@ -84,7 +84,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             Method("xchacha20-ietf-poly1305", Family.SIP004, XChaCha20Poly1305, 32, 32, nonce_size=24),
             Method("2022-blake3-aes-128-gcm", Family.SIP022, AESGCM, 16, 16, chunk_limit=0xFFFF),
             Method("2022-blake3-aes-256-gcm", Family.SIP022, AESGCM, 32, 32, chunk_limit=0xFFFF),
-            Method("2022-blake3-chacha20-poly1305", Family.SIP022, ChaCha20Poly1305, 32, 32, chunk_limit=0xFFFF),
+            Method(
+                "2022-blake3-chacha20-poly1305", Family.SIP022, ChaCha20Poly1305, 32, 32, chunk_limit=0xFFFF
+            ),
             Method("none", Family.NONE, None, 0, 0, nonce_size=0, tag_size=0, chunk_limit=0),
         )
     }
@@ -100,15 +102,26 @@ _ALIASES = {
 }
 
 # Stream ciphers: a server that speaks one decrypts for anybody who asks, so none is implemented.
-_LEGACY = {
-    f"aes-{bits}-{mode}": f"aes-{bits}-gcm"
-    for bits in (128, 192, 256)
-    for mode in ("cfb", "cfb1", "cfb8", "ctr", "ofb")
-} | dict.fromkeys(
-    """table rc4 rc4-md5 rc4-md5-6 bf-cfb cast5-cfb des-cfb idea-cfb rc2-cfb seed-cfb camellia-128-cfb
-    camellia-192-cfb camellia-256-cfb salsa20 xsalsa20 chacha20 chacha20-ietf xchacha20""".split(),
-    "chacha20-ietf-poly1305",
+_LEGACY_AES = tuple(
+    f"aes-{bits}-{mode}" for bits in (128, 192, 256) for mode in ("cfb", "cfb1", "cfb8", "ctr", "ofb")
 )
+_LEGACY_OTHER = (
+    *(
+        "table",
+        "rc4",
+        "rc4-md5",
+        "rc4-md5-6",
+        "salsa20",
+        "xsalsa20",
+        "chacha20",
+        "chacha20-ietf",
+        "xchacha20",
+    ),
+    *("bf-cfb", "cast5-cfb", "des-cfb", "idea-cfb", "rc2-cfb", "seed-cfb"),
+    *("camellia-128-cfb", "camellia-192-cfb", "camellia-256-cfb"),
+)
+_REPLACEMENTS = {name: f"{name[:7]}-gcm" for name in _LEGACY_AES}
+_REPLACEMENTS |= dict.fromkeys(_LEGACY_OTHER, "chacha20-ietf-poly1305")
 
 
 def find_method(name: str) -> Method:
@@ -120,10 +133,10 @@ def find_method(name: str) -> Method:
     method = METHODS.get(_ALIASES.get(wanted, wanted))
     if method is not None:
         return method
-    if wanted in _LEGACY:
+    if wanted in _REPLACEMENTS:
         raise ValueError(
             f"method {wanted!r} is a stream cipher without authentication and is not supported; "
-            f"use {_LEGACY[wanted]!r} on both ends"
+            f"use {_REPLACEMENTS[wanted]!r} on both ends"
         )
     near = difflib.get_close_matches(wanted, [*METHODS, *_ALIASES], n=1)
     if near:

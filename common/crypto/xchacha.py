@@ -33,7 +33,9 @@ def hchacha20(key: bytes, nonce: bytes) -> bytes:
     """Return the 32-byte subkey for a 32-byte ``key`` and a 16-byte ``nonce`` (section 2.2)."""
     block = Cipher(ChaCha20(key, nonce), mode=None).encryptor().update(_BLOCK)
     added = _CONSTANTS + _ROW.unpack(nonce)
-    return _KEY.pack(*((word - old) & 0xFFFFFFFF for word, old in zip(_WORDS.unpack(block), added, strict=True)))
+    return _KEY.pack(
+        *((word - old) & 0xFFFFFFFF for word, old in zip(_WORDS.unpack(block), added, strict=True))
+    )
 
 
 class XChaCha20Poly1305:
@@ -52,14 +54,10 @@ class XChaCha20Poly1305:
     def decrypt(self, nonce: bytes, data: Buffer, associated_data: None, /) -> bytes:
         return self._inner(nonce).decrypt(_inner_nonce(nonce), data, associated_data)
 
-    def encrypt_into(
-        self, nonce: bytes, data: Buffer, associated_data: None, buf: memoryview, /
-    ) -> int:
+    def encrypt_into(self, nonce: bytes, data: Buffer, associated_data: None, buf: memoryview, /) -> int:
         return self._inner(nonce).encrypt_into(_inner_nonce(nonce), data, associated_data, buf)
 
-    def decrypt_into(
-        self, nonce: bytes, data: Buffer, associated_data: None, buf: memoryview, /
-    ) -> int:
+    def decrypt_into(self, nonce: bytes, data: Buffer, associated_data: None, buf: memoryview, /) -> int:
         return self._inner(nonce).decrypt_into(_inner_nonce(nonce), data, associated_data, buf)
 
     def _inner(self, nonce: bytes) -> ChaCha20Poly1305:

@@ -11,8 +11,9 @@ import os
 import socket
 import struct
 import sys
+from typing import Any
 
-from common.proto.address import Address, parse_ip
+from common.proto.address import Address, IPAddress
 
 BACKLOG = 1024  # connections the kernel may hold before they are accepted
 KEEP_ALIVE_PROBES = 9  # unanswered probes until a peer counts as dead; Linux's own default
@@ -42,8 +43,11 @@ ABORTED_ERRNOS = _errnos(
     "EPROTO",
 )
 
-# connect(2) on a non-blocking socket has begun.
-STARTED_ERRNOS = _errnos("EINPROGRESS", "EWOULDBLOCK", "WSAEWOULDBLOCK") | {0}
+# connect(2) on a non-blocking socket: it goes on in the kernel.
+_STARTED_ERRNOS = _errnos("EINPROGRESS", "EWOULDBLOCK", "WSAEWOULDBLOCK")
+
+# struct linger, on and 0 seconds; its members are short on Windows.
+_NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 def listen(address: Address, *, backlog: int = BACKLOG, reuse_port: bool = False) -> socket.socket:
@@ -63,7 +67,7 @@ def listen(address: Address, *, backlog: int = BACKLOG, reuse_port: bool = False
             _share_address(sock, reuse_port=reuse_port)
             if family == socket.AF_INET6:
                 dual = address.host == "::" and socket.has_dualstack_ipv6()
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
             sock.bind(bound)
             sock.listen(backlog)
         except BaseException:
@@ -74,16 +78,12 @@ def listen(address: Address, *, backlog: int = BACKLOG, reuse_port: bool = False
     return sock
 
 
-def _bindable(address: Address) -> tuple[socket.AddressFamily, tuple[str | int, ...]]:
-    host, port = address
-    if address.ip is None:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, bound = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-        return family, bound
-    if ":" in host and "." not in host and "%" in host:  # fe80::1%eth0: only the system knows the number
-        return socket.AF_INET6, socket.getaddrinfo(host, port, flags=socket.AI_NUMERICHOST)[0][4]
-    ip = address.ip
-    return (socket.AF_INET if ip.version == 4 else socket.AF_INET6), (str(ip), port)
+def _bindable(address: Address) -> tuple[int, Any]:
+    """Return the family and the socket address; IPv4 before IPv6 where a name has both."""
+    host = str(address.ip or address.host)
+    found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, bound = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, bound
 
 
 def _share_address(sock: socket.socket, *, reuse_port: bool) -> None:
@@ -96,3 +96,78 @@ def _share_address(sock: socket.socket, *, reuse_port: bool) -> None:
         if not hasattr(socket, "SO_REUSEPORT"):
             raise OSError(errno.EOPNOTSUPP, "this system cannot share a port between processes")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def connect_to(sock: socket.socket, ip: IPAddress, port: int) -> None:
+    """Begin to connect a non-blocking socket: it becomes writable when the kernel has an answer.
+
+    Raises OSError when there is a refusal at once, as for an address without a route.
+    """
+    host = str(ip)
+    target: Any = (host, port)
+    if "%" in host:  # a zone's number is the system's to know
+        target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][4]
+    code = sock.connect_ex(target)
+    if code and code not in _STARTED_ERRNOS:
+        raise OSError(code, describe(code))
+
+
+def describe(code: int) -> str:
+    """Return the system's words for an errno, or its name where the C library has none (Winsock's)."""
+    words = os.strerror(code)
+    return errno.errorcode.get(code, words) if words.startswith("Unknown error") else words
+
+
+def tune(sock: socket.socket, *, no_delay: bool, keep_alive: float) -> None:
+    """Set the options of a relayed connection.
+
+    ``no_delay`` sends small segments at once. After ``keep_alive`` seconds of silence the kernel
+    probes the peer, again every ``keep_alive`` seconds, and gives it up after ``KEEP_ALIVE_PROBES``
+    probes without an answer; 0 for never. An option the system refuses stays as it was.
+    """
+    if no_delay:
+        _set(sock, socket.IPPROTO_TCP, "TCP_NODELAY", 1)
+    if keep_alive:
+        seconds = max(1, round(keep_alive))
+        _set(sock, socket.SOL_SOCKET, "SO_KEEPALIVE", 1)
+        _set(sock, socket.IPPROTO_TCP, "TCP_KEEPIDLE", seconds)
+        _set(sock, socket.IPPROTO_TCP, "TCP_KEEPALIVE", seconds)  # macOS's name for TCP_KEEPIDLE
+        _set(sock, socket.IPPROTO_TCP, "TCP_KEEPINTVL", seconds)
+        _set(sock, socket.IPPROTO_TCP, "TCP_KEEPCNT", KEEP_ALIVE_PROBES)
+
+
+def _set(sock: socket.socket, level: int, option: str, value: int) -> None:
+    if hasattr(socket, option):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(level, getattr(socket, option), value)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with RST instead of FIN: the peer sees "connection reset", unsent bytes are dropped."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    sock.close()
+
+
+def raise_nofile(limit: int | None = None) -> int:
+    """Set the soft limit of open descriptors and return the one now in force.
+
+    ``limit`` may be lower than today's; None asks for all the hard limit allows. Over the hard limit
+    only root gets more, others get the hard limit. Windows has no such limit to set; there the
+    answer is what ``select()`` can watch.
+    """
+    try:
+        import resource
+    except ImportError:
+        return WINDOWS_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit is None:
+        attempts = [(hard, hard), (max(soft, MACOS_DESCRIPTORS), hard)]
+    else:
+        attempts = [(limit, hard), (limit, limit), (hard, hard)]
+    for wanted in attempts:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, wanted)
+            break
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

@@ -19,7 +19,15 @@ import re
 
 import h11
 
-from common.errors import BadRequest, HeadTooLarge, Unsupported, UriTooLong, VersionNotSupported
+from common.errors import (
+    BadRequest,
+    BadResponse,
+    HeadTooLarge,
+    Unsupported,
+    UriTooLong,
+    VersionNotSupported,
+)
+from common.proto.http_fields import connection_options
 
 MAX_REQUEST_LINE = 16 * 1024  # RFC 9112 section 3 asks for 8000 at least
 MAX_HEAD = 64 * 1024
@@ -89,8 +97,9 @@ class HeadBuffer:
                 raise HeadTooLarge(f"the header is over {MAX_HEAD} bytes")
             self._searched = max(0, len(self._data) - 2)
             return None
-        self.rest = bytes(self._data[match.end() :])
-        return bytes(self._data[: match.end()])
+        head, self.rest = bytes(self._data[: match.end()]), bytes(self._data[match.end() :])
+        self._data.clear()
+        return head
 
 
 def vet_request_line(line: bytes) -> bytes:
@@ -126,10 +135,10 @@ def parse_request_head(head: bytes) -> tuple[h11.Connection, h11.Request]:
 def mend_response_head(head: bytes) -> bytes:
     """Return a response head without blanks before colons, which a proxy MUST remove (RFC 9112 section 5.1).
 
-    Raises BadRequest when it does not start like an HTTP/1.x status line.
+    Raises BadResponse when it does not start like an HTTP/1.x status line.
     """
     if not _STATUS_LINE.match(head):
-        raise BadRequest("no HTTP/1.x status line")
+        raise BadResponse("the origin's answer does not start with an HTTP/1.x status line")
     return _BLANK_BEFORE_COLON.sub(rb"\1:", head)
 
 
@@ -166,9 +175,3 @@ def _vet_meaning(request: h11.Request) -> None:
         raise BadRequest("Host is not 'name' or 'name:port'")
     if connection_options(request) & _END_TO_END:
         raise BadRequest("Connection names a field that is meant for the origin")
-
-
-def connection_options(message: h11.Request | h11.Response | h11.InformationalResponse) -> set[bytes]:
-    """Return the options of all Connection fields, in lower case."""
-    lines = [value for name, value in message.headers if name == b"connection"]
-    return {option.strip(b" \t").lower() for line in lines for option in line.split(b",")} - {b""}

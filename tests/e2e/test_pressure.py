@@ -24,9 +24,7 @@ STALLED = 300
 
 def test_r5_w3_a_target_that_never_accepts_holds_the_client_back(start_pair):
     """The client pushes 400 MiB towards a full accept queue: it blocks, and the relay stays small."""
-    pair = start_pair(
-        local_config={"connect_timeout": 4}, server_config={"connect_timeout": 4}
-    )
+    pair = start_pair(local_config={"connect_timeout": 4}, server_config={"connect_timeout": 4})
     with black_hole() as port, open_tunnel("socks5", pair.local_port, ("127.0.0.1", port)) as sock:
         sock.settimeout(1.0)
         taken = 0
@@ -82,28 +80,30 @@ def exchange_delays(pair: Pair, target: tuple[str, int], count: int) -> list[flo
 
 
 @pytest.mark.slow
-def test_ten_thousand_idle_connections(start_pair, site):
+def test_ten_thousand_idle_connections(start_pair):
     """Established, silent, as many as this user's descriptors allow: small, asleep, still serving."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    count = min(10_000, (hard - 1000) // 2)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    count = min(10_000, (limits[1] - 1000) // 2)
     pair = start_pair()
     try:
         with contextlib.ExitStack() as stack:
+            origin = stack.enter_context(serve(echo))
             target = stack.enter_context(idle_target())
-            assert get(pair.local_port, site.url + "/").status == 200
+            exchange_delays(pair, origin.address, 20)
             before = [program.rss() for program in pair.programs]
             for sock in connect_many(pair.local_port, target, count):
                 stack.enter_context(sock)
             grown = [(p.rss() - start) / count for p, start in zip(pair.programs, before, strict=True)]
             assert max(grown) < PER_IDLE, f"bytes per idle connection: {grown}"
             wait_for_rest(pair)
-            assert get(pair.local_port, site.url + "/").status == 200
+            exchange_delays(pair, origin.address, 20)
         for program in pair.programs:
             wait_until(lambda program=program: program.descriptors() < 100, timeout=30.0)
-        assert get(pair.local_port, site.url + "/").status == 200
+        with serve(echo) as origin:
+            exchange_delays(pair, origin.address, 20)
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @contextlib.contextmanager

@@ -110,7 +110,7 @@ class TestOpenFront:
         "address",
         [
             Address("192.0.2.7", 80),
-            Address("2001:db8::1", 8443),
+            Address("2001:db8::a", 8443),
             Address("x" * 255, 1),
             Address("a", 65535),
         ],

@@ -1,0 +1,165 @@
+"""``load_config``: from a file, a link and flags to one ``Config``, or to every problem at once.
+
+    text ─► tree ─► sections ─► Config
+            source.py  keys.py     servers.py, front.py, values.py
+    flags ────────────┘
+
+A flag wins over the file. Both programs read the same file; each skips what is the other's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common.config import values
+from common.config.front import merge_local, read_local, read_mode, read_users
+from common.config.keys import TOP, read_section
+from common.config.passwords import Passwords, is_exposed
+from common.config.schema import DEFAULT_CONNECT_TIMEOUT, Config, Credential, Role
+from common.config.servers import ServerReader
+from common.config.source import read_text, read_tree
+from common.config.tree import Node, Report, node_from
+from common.proto.address import Address
+
+_FLAGS = {"server": "-s", "server_port": "-p", "password": "-k", "method": "-m", "timeout": "-t"}
+_FLAGS |= {"local": "-b", "local_address": "-b", "local_port": "-l", "verbose": "-v", "user": "-a"}
+
+_OFF_AT_ZERO = ("idle_timeout", "max_connections", "via")  # 0 or "" is None in Config
+
+
+def load_config(
+    role: Role,
+    path: str | None = None,
+    *,
+    text: str | None = None,
+    overrides: Mapping[str, object] | None = None,
+    url: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """Return the configuration of one program.
+
+    ``path`` names a YAML or JSON file, or one with ``ss://`` links. ``text``, when given, is read in
+    its place. ``overrides`` are flags under the names of file keys; None means not given. ``url`` is an
+    ``ss://`` link and replaces the servers of the file. ``environ`` fills in ``${NAME}`` in passwords,
+    ``os.environ`` by default.
+
+    Raises ConfigError with every problem, each with its place. Neither problems nor warnings hold a
+    password or any part of a link.
+    """
+    report = Report()
+    root = Node({}, "", path or ("configuration" if text is not None else "command line"), 0, "")
+    written = text if text is not None or path is None else read_text(path)
+    if written is not None:
+        root = replace(read_tree(written, root.source, report), line=0)
+    flags = _flag_section(role, overrides or {}, url, report)
+    folder = Path(path).parent if path is not None else Path()
+    passwords = Passwords(report, os.environ if environ is None else environ, folder)
+    file = read_section(root, TOP, role, report)
+    _check_sip008(file, report)
+    if role == "sslocal":
+        file = merge_local(file, report)
+    top = _under_flags(file, flags)
+    fields = _read_settings(top, report)
+    read_mode(top, report)
+    unencrypted = "allow_unencrypted" in top and values.boolean(top["allow_unencrypted"], report) is True
+    reader = ServerReader(role, report, passwords, forced=flags, unencrypted=unencrypted)
+    fields["servers"] = reader.read(top, root)
+    auth = top.get("auth")
+    if auth is not None and auth.value is True:
+        report.problem(
+            auth, "one-time authentication is broken and gone; remove this key (here, `auth` lists users)"
+        )
+    elif role == "sslocal":
+        fields["local"] = read_local((file, flags), report)
+        fields["auth"] = tuple(read_users(top, passwords, folder, report))
+        _warn_if_open(fields["local"], fields["auth"], root, report)
+    if path is not None and text is None and passwords.in_file and is_exposed(path):
+        report.warn(root, f"holds a password and others can read it: run `chmod 600 {path}`")
+    report.raise_problems()
+    return Config(source=root.source, warnings=report.warnings, **fields)
+
+
+def _flag_section(
+    role: Role, overrides: Mapping[str, object], url: str | None, report: Report
+) -> dict[str, Node]:
+    given = {
+        key: node_from(value, "", f"flag {_FLAGS.get(key, '--' + key.replace('_', '-'))}")
+        for key, value in overrides.items()
+        if value is not None
+    }
+    if url is not None:
+        if "server" in given:
+            report.problem(given["server"], "give a server or an ss:// link, not both")
+        given["server"] = node_from(url, "", "ss:// link")
+    return read_section(Node(given, "", "command line", 0, ""), TOP, role, report)
+
+
+def _under_flags(file: Mapping[str, Node], flags: Mapping[str, Node]) -> dict[str, Node]:
+    """Return the file's section with the flags over it, less what a flag makes meaningless."""
+    hidden: set[str] = set()
+    if "server" in flags:
+        hidden |= {"server_port", "servers", "port_password", "remarks"}
+    if "server_port" in flags:
+        hidden |= {"port_password"}
+    if flags.keys() & {"password", "password_file"}:
+        hidden |= {"password", "password_file"}
+    if "auth" in flags:
+        hidden |= {"socks5_auth_config_path", "http_auth_config_path"}
+    return {**{key: node for key, node in file.items() if key not in hidden}, **flags}
+
+
+def _read_settings(top: Mapping[str, Node], report: Report) -> dict[str, Any]:
+    """Return the fields of Config that one key sets by itself."""
+    fields: dict[str, Any] = {}
+    for name, node in top.items():
+        read = TOP[name].read
+        value = read(node, report) if read is not None else None
+        if value is not None:
+            fields[name] = value or None if name in _OFF_AT_ZERO else value
+    if fields.get("timeout") == 0:
+        report.warn(
+            top["timeout"], "0 changes nothing: running relays have no time limit, handshakes keep theirs"
+        )
+        del fields["timeout"]
+    if "timeout" in fields:
+        fields.setdefault("connect_timeout", min(fields["timeout"], DEFAULT_CONNECT_TIMEOUT))
+    if "log" in top:
+        _read_log(top["log"], fields, report)
+    return fields
+
+
+def _read_log(node: Node, fields: dict[str, Any], report: Report) -> None:
+    """Read ``log``: the path of a file, or shadowsocks-rust's mapping, of which ``level`` counts."""
+    if not isinstance(node.value, dict):
+        fields.setdefault("log_file", values.text(node, report))
+        return
+    for name, part in node.value.items():
+        if name == "level":
+            level = values.verbosity(part, report)
+            fields["verbosity"] = max(level or 0, fields.get("verbosity", 0))
+        elif part.given:
+            report.warn(part, "understood, no effect here: of `log`, only `level` counts")
+
+
+def _check_sip008(file: Mapping[str, Node], report: Report) -> None:
+    """Check what SIP008 asks of a document; a file that also says where to listen is no such document."""
+    version, servers = file.get("version"), file.get("servers")
+    if "bytes_remaining" in file and "bytes_used" not in file:
+        report.problem(file["bytes_remaining"], "SIP008 has it only together with `bytes_used`")
+    if version is None or servers is None or file.keys() & {"local_address", "local_port", "locals"}:
+        return
+    if version.value != 1:
+        report.problem(version, f"expected 1 (SIP008), got {version.kind}")
+    for entry in servers.value if isinstance(servers.value, list) else ():
+        if isinstance(entry.value, dict) and "id" not in entry.value:
+            report.problem(entry, "a server of a SIP008 document has an `id`")
+
+
+def _warn_if_open(local: Address, auth: tuple[Credential, ...], root: Node, report: Report) -> None:
+    is_loopback = local.host == "localhost" or (local.ip is not None and local.ip.is_loopback)
+    if not is_loopback and not auth:
+        report.warn(root, f"anyone who can reach {local} can use it: set `auth`, or listen on 127.0.0.1")

@@ -1,0 +1,196 @@
+"""``dial``: connect to the first of several addresses that answers (RFC 8305 section 5).
+
+    address 1 ──connect──────────────── refused ┐
+    address 2      250 ms ──connect────────────────► connected: handed over, the others closed
+    address 3                                   └ at once ──connect──
+
+The next attempt starts when the one before has failed, or has been silent for ``STAGGER`` seconds;
+attempts that are under way stay in the race. One address costs one attempt and one timer.
+
+The rule: the callback is called from the loop, exactly once, never before ``dial`` returns and
+never after ``cancel``. It is trusted not to raise; what it raises is logged.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from common.errors import ConnectFailed, ConnectTimeout, Overloaded, UpstreamError
+from common.net.loop import WRITE, EventLoop
+from common.net.sockets import CAPACITY_ERRNOS, connect_to, describe, tune
+from common.net.timers import Timer
+from common.proto.address import Address, IPAddress
+
+STAGGER = 0.25  # seconds between attempts: RFC 8305's Connection Attempt Delay
+
+# "No way to get there from here" says less about the target than any answer of another address does.
+_NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+DialCallback = Callable[[socket.socket | None, UpstreamError | None], None]
+
+logger = logging.getLogger("shadowrelay.dialer")
+
+
+def dial(
+    loop: EventLoop,
+    addresses: Sequence[tuple[IPAddress, int]],
+    callback: DialCallback,
+    *,
+    timeout: float,
+    no_delay: bool = True,
+    keep_alive: float = 15.0,
+) -> Dial:
+    """Connect over TCP to one of ``addresses``, tried in order, within ``timeout`` seconds.
+
+    ``callback(sock, None)`` hands over a connected, non-blocking socket that the loop does not
+    watch, with the options of ``tune`` set; ``callback(None, error)`` reports ConnectTimeout,
+    ConnectFailed with the errno that tells most, or Overloaded when this process has no descriptor
+    left. Raises ValueError when ``addresses`` is empty.
+    """
+    if not addresses:
+        raise ValueError("no address to dial")
+    return Dial(loop, addresses, callback, timeout, no_delay, keep_alive)
+
+
+class Dial:
+    """One call of ``dial`` under way."""
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        addresses: Sequence[tuple[IPAddress, int]],
+        callback: DialCallback,
+        timeout: float,
+        no_delay: bool,
+        keep_alive: float,
+    ) -> None:
+        self.loop = loop
+        self._waiting = deque(addresses)
+        self._attempts: list[Attempt] = []
+        self._callback: DialCallback | None = callback
+        self._timeout, self._no_delay, self._keep_alive = timeout, no_delay, keep_alive
+        self._error: UpstreamError | None = None
+        self._deadline = loop.call_later(timeout, self._on_deadline)
+        self._next: Timer | None = None
+        self._advance()
+
+    def cancel(self) -> None:
+        """Close what is under way; the callback is never called from here on. Idempotent."""
+        self._callback = None
+        self._close()
+
+    def on_answer(self, attempt: Attempt) -> None:
+        """The kernel has finished one attempt, well or badly."""
+        self._attempts.remove(attempt)
+        code = attempt.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            attempt.close()
+            self._note(attempt.address, code)
+            self._advance()
+        else:
+            self._finish(attempt.release(), None)
+
+    def _advance(self) -> None:
+        """Begin the next attempt that can be begun; fail when none is left and none under way."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        while self._waiting:
+            ip, port = self._waiting.popleft()
+            if self._begin(ip, port):
+                if self._waiting:
+                    self._next = self.loop.call_later(STAGGER, self._advance)
+                return
+        if not self._attempts:
+            self._next = self.loop.call_at(self.loop.now, self._give_up)
+
+    def _begin(self, ip: IPAddress, port: int) -> bool:
+        address = Address(str(ip), port)
+        try:
+            sock = socket.socket(socket.AF_INET if ip.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+        except OSError as exc:
+            self._note(address, exc.errno)
+            return False
+        try:
+            sock.setblocking(False)
+            tune(sock, no_delay=self._no_delay, keep_alive=self._keep_alive)
+            connect_to(sock, ip, port)
+            attempt = Attempt(self, sock, address)
+            self.loop.watch(sock, WRITE, 0, attempt)
+        except OSError as exc:
+            sock.close()
+            self._note(address, exc.errno)
+            return False
+        self._attempts.append(attempt)
+        return True
+
+    def _note(self, address: Address, code: int | None) -> None:
+        """Remember why an address failed, unless what is known already says more."""
+        known = self._error
+        if known is None or (isinstance(known, ConnectFailed) and known.code in _NO_ROUTE):
+            self._error = _failure(address, code or 0)
+
+    def _give_up(self) -> None:
+        self._finish(None, self._error)
+
+    def _on_deadline(self) -> None:
+        error = self._error
+        if self._attempts:
+            silent = ", ".join(str(attempt.address) for attempt in self._attempts)
+            error = ConnectTimeout(f"connecting to {silent}: no answer within {self._timeout:g} s")
+        self._finish(None, error)
+
+    def _finish(self, sock: socket.socket | None, error: UpstreamError | None) -> None:
+        callback = self._callback
+        self.cancel()
+        if callback is not None:
+            callback(sock, error)
+
+    def _close(self) -> None:
+        self._deadline.cancel()
+        if self._next is not None:
+            self._next.cancel()
+        self._waiting.clear()
+        attempts, self._attempts = self._attempts, []
+        for attempt in attempts:
+            attempt.close()
+
+
+class Attempt:
+    """One connecting socket, watched for the moment when it becomes writable."""
+
+    __slots__ = ("address", "dial", "sock")
+
+    def __init__(self, dial: Dial, sock: socket.socket, address: Address) -> None:
+        self.dial: Dial | None = dial
+        self.sock, self.address = sock, address
+
+    def on_event(self, mask: int) -> None:
+        if self.dial is not None:  # None: an event of a batch in which this attempt was closed
+            self.dial.on_answer(self)
+
+    def on_fault(self, exc: Exception) -> None:
+        logger.error("who dialled %s failed on the answer", self.address, exc_info=exc)
+
+    def release(self) -> socket.socket:
+        """Stop watching and hand over the socket."""
+        dial, self.dial = self.dial, None
+        assert dial is not None
+        dial.loop.watch(self.sock, 0, WRITE, self)
+        return self.sock
+
+    def close(self) -> None:
+        self.release().close()
+
+
+def _failure(address: Address, code: int) -> UpstreamError:
+    reason = f"connecting to {address}: {describe(code)}"
+    if code in CAPACITY_ERRNOS:
+        return Overloaded(reason)
+    if code == errno.ETIMEDOUT:
+        return ConnectTimeout(reason)
+    return ConnectFailed(reason, code)
