@@ -14,7 +14,7 @@ from common.net.resolver import Resolver
 from common.net.sockets import listen, raise_nofile
 from common.proto.address import Address
 from common.relay.flow import Allowance
-from common.relay.listener import Admission, TCPRelay
+from common.relay.listener import Admission, MakeHandler, TCPRelay
 from common.relay.tcprelay import Limits
 
 RESERVED_DESCRIPTORS = 32  # for logs, DNS, listeners and the interpreter

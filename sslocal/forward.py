@@ -16,7 +16,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from common.errors import ProtocolError, ServerClosed, ServerStalled, UpstreamError
-from common.net.loop import READ
 from common.proto.address import Address
 from common.proto.http_exchange import HttpExchange
 from common.relay.flow import Flow
@@ -49,7 +48,8 @@ class Forward:
         self.started_at = handler.loop.now
         head = self.exchange.begin()
         handler.stream(self._to_origin, self._to_client)
-        handler.remote.write(session.seal(memoryview(head)) if reused else session.first(head))
+        if handler.up is not None:
+            handler.up.deliver(session.seal(memoryview(head)) if reused else session.first(head))
         self._pause_client()
 
     # -- transforms ------------------------------------------------------------------------------
@@ -80,13 +80,9 @@ class Forward:
     def _pause_client(self) -> None:
         """Once the request is complete, what the client sends next is for later."""
         handler = self.handler
-        if handler.up is None or handler.remote is None:
-            return
-        if self.exchange.request_done and not handler.up.held:
+        if handler.up is not None and self.exchange.request_done and not handler.up.held:
             handler.up.hold()
             handler.watch_quiet()
-        elif handler.remote.pending is not None:
-            handler.local.want(handler.local.events & ~READ)
 
     def _switch(self) -> None:
         """101 Switching Protocols: from here on an opaque stream (RFC 9110 section 7.8)."""

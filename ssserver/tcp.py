@@ -99,7 +99,7 @@ class ServerHandler(TCPRelayHandler):
         self.stream(self.session.open, self.session.seal)
         early, self.early = self.early, b""
         if early and self.up is not None:
-            self.up.feed(memoryview(early))
+            self.up.deliver(early)
 
     def on_failed(self, error: UpstreamError) -> None:
         assert self.target is not None

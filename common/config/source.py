@@ -23,10 +23,11 @@ MAX_SIZE = 1 << 20  # bytes of one file
 MAX_NODES = 200_000  # of one tree, aliases expanded
 
 _TAG = "tag:yaml.org,2002:"
+_PLAIN_TAGS = ("str", "int", "float", "bool", "null", "timestamp", "value")
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,19})")
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,19})\.[0-9]{1,20}")
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
-_GRAMMAR = re.compile(r".|<[a-z ]+>")  # what a YAML error may quote: one character or a token's name
+_GRAMMAR = re.compile(r"\\?.|<[a-z ]+>")  # what a YAML error may quote: one character or a token's name
 
 
 def read_text(path: str) -> str:
@@ -72,15 +73,7 @@ def _read_yaml(text: str, source: str, report: Report) -> Node:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as exc:
-        line = exc.problem_mark.line if exc.problem_mark else 0
-        # An error quotes what it found, and that may be half a password.
-        found = _QUOTED.sub(
-            lambda m: m.group() if _GRAMMAR.fullmatch(m.group()[1:-1]) else "…", exc.problem or ""
-        )
-        lines = text.splitlines()
-        quotes = "::" in lines[line] or "[" in lines[line] if line < len(lines) else False
-        hint = " (an IPv6 address needs quotes)" if quotes else ""
-        raise ConfigError([f"{source}: line {line + 1}: {found or 'not YAML'}{hint}"]) from None
+        raise ConfigError([f"{source}: {_explain(exc, text)}"]) from None
     except yaml.reader.ReaderError as exc:
         line = text.count("\n", 0, exc.position) + 1
         raise ConfigError([f"{source}: line {line}: a control character"]) from None
@@ -89,6 +82,18 @@ def _read_yaml(text: str, source: str, report: Report) -> Node:
     if root is None:
         return Node({}, "", source, 0, "")
     return _YAML(source, report).node(root, "", 0)
+
+
+def _explain(error: yaml.MarkedYAMLError, text: str) -> str:
+    """Return line and cause of a YAML error. It quotes what it found, which may be half a password."""
+    number = error.problem_mark.line if error.problem_mark else 0
+    causes = [cause for cause in (error.context, error.problem) if cause]
+    sentence = _QUOTED.sub(
+        lambda match: match.group() if _GRAMMAR.fullmatch(match.group()[1:-1]) else "…", ": ".join(causes)
+    )
+    line = "".join(text.splitlines()[number : number + 1])
+    hint = " (an IPv6 address needs quotes)" if "::" in line else ""
+    return f"line {number + 1}: {sentence}{hint}"
 
 
 class _YAML:
@@ -114,7 +119,7 @@ class _YAML:
             parts = [self.node(part, item(path, index), depth + 1) for index, part in enumerate(node.value)]
             return Node(parts, "", self._source, line, path)
         found = Node(_scalar(node), node.value, self._source, line, path)
-        if not node.tag.startswith(_TAG):
+        if node.tag.removeprefix(_TAG) not in _PLAIN_TAGS:
             self._report.problem(found, "a YAML tag (!…) is not supported; put the text in quotes")
         return found
 

@@ -80,7 +80,7 @@ def member(path: str, key: str) -> str:
     """
     match = _PLAIN_KEY.match(key)
     shown = match.group() if match else ""
-    if shown != key:
+    if shown != key or not key:
         shown += "…"
     parent = path.rpartition(".")[2]
     if "password" in parent.lower() and not key.isdecimal():

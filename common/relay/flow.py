@@ -221,6 +221,11 @@ class Flow:
         if out and not self.sink.write(out):
             source.want(source.events & ~READ)
 
+    def deliver(self, data: memoryview | bytes) -> None:
+        """Pass on ``data`` as it is, transformed already."""
+        if not self.sink.write(data):
+            self.source.want(self.source.events & ~READ)
+
     def hold(self) -> None:
         """Stop reading the source until ``release``; a protocol's pause, apart from back-pressure."""
         self.held = True

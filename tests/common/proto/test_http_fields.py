@@ -15,7 +15,7 @@ from common.proto.http_fields import (
 
 HOP_BY_HOP = [
     (b"Connection", b"keep-alive, X-Mine"),
-    (b"CONNECTION", b" x-other ,,"),
+    (b"CONNECTION", b"x-other ,,"),
     (b"X-Mine", b"1"),
     (b"X-OTHER", b"1"),
     (b"Keep-Alive", b"timeout=5"),
