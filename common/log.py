@@ -103,9 +103,11 @@ class LogWriter(logging.Handler):
                 self._reopen()
             elif self._write(item):
                 self._written += 1
-                self._tell_losses()
+                if self._queue.empty():
+                    self._tell_losses()
             else:
                 self._refused += 1
+        self._tell_losses()
         if self._fd != _STDERR:
             os.close(self._fd)
 
@@ -123,7 +125,7 @@ class LogWriter(logging.Handler):
 
     def _tell_losses(self) -> None:
         lost = self._dropped + self._refused
-        if lost != self._told and self._queue.empty():
+        if lost != self._told:
             line = f"{lost - self._told} log lines were lost: the log was too slow or refused them"
             if self._write(self.format(_record(logging.WARNING, line))):
                 self._told = lost

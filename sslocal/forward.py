@@ -141,7 +141,7 @@ class Forward:
         up, down = handler.up, handler.down
         if up is None or down is None:
             return  # the client went away while the response was written
-        if not exchange.keep_client or up.eof:
+        if not exchange.keep_client or up.eof or handler.relay.draining:
             handler.conclude()
             return
         if exchange.keep_origin and not down.eof:
@@ -154,11 +154,16 @@ class Forward:
 
     def quiet_limit(self) -> float | None:
         """While an answer is due: the ``timeout`` setting; apart from that the relay's idle limit."""
-        if self.exchange.request_done and not self.exchange.response_started:
-            return self.handler.limits.handshake
-        return self.handler.limits.idle
+        return self.handler.limits.handshake if self._answer_is_due else self.handler.limits.idle
+
+    @property
+    def _answer_is_due(self) -> bool:
+        return self.exchange.request_done and not self.exchange.response_started
 
     def on_quiet(self) -> None:
+        if not self._answer_is_due:
+            self.handler.destroy()
+            return
         waited = self.handler.limits.handshake
         error = ServerStalled(
             f"no answer within {waited:.0f} s: the target is slow, or the server does not accept our key"

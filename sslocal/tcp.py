@@ -24,7 +24,8 @@ from common.proto.http_proxy import HttpFront
 from common.proto.request import Command, Front, Request
 from common.relay.flow import Flow, Side
 from common.relay.listener import TCPRelay
-from common.relay.tcprelay import STAGE_ADDR, STAGE_INIT, STAGE_STREAM, TCPRelayHandler, contained
+from common.relay.stages import STAGE_ADDR, STAGE_INIT, STAGE_STREAM
+from common.relay.tcprelay import TCPRelayHandler, contained
 from sslocal.forward import Forward
 from sslocal.upstreams import Upstream, Upstreams
 
@@ -84,8 +85,8 @@ class LocalHandler(TCPRelayHandler):
         if request.command is Command.FORWARD:
             self._begin_forward(request)
         else:
-            self.candidates = self.service.upstreams.in_turn()
-            self.try_next_server(None)
+            self.forward = None
+            self.redial()
 
     def _begin_forward(self, request: Request) -> None:
         front = self.first_byte.chosen if self.front is self.first_byte else self.front
@@ -172,12 +173,23 @@ class LocalHandler(TCPRelayHandler):
         super().on_flow_end(flow)
 
     def on_unreadable(self, side: Side, exc: OSError) -> None:
-        if self.forward is not None and side is self.remote and self.stage == STAGE_STREAM:
+        if side is self.local:
+            self.forward = None  # nobody is left to answer; what is pending may still be delivered
+            super().on_unreadable(side, exc)
+        elif self.stage == STAGE_ADDR:
+            self.close_remote()  # it was idle: the next request gets a fresh one
+        elif self.forward is not None:
             self.forward.on_origin_lost(
                 ServerClosed(f"the stream to the server broke: {exc.strerror or exc}")
             )
         else:
             super().on_unreadable(side, exc)
+
+    def on_unwritable(self, side: Side, exc: OSError) -> None:
+        if self.forward is not None and side is self.local:
+            self.on_unreadable(side, exc)  # a complete request is not read past: nothing else would tell
+        else:
+            super().on_unwritable(side, exc)
 
     def quiet_limit(self) -> float | None:
         if self.forward is not None and self.stage == STAGE_STREAM:
@@ -203,9 +215,11 @@ class LocalHandler(TCPRelayHandler):
         self.advance(STAGE_ADDR)
         self.front = self.front.again()
         self.local.readable = self.read_prologue
+        self.disarm()
         self.timer = self.loop.call_later(self.handshake_seconds(), self.on_handshake_timeout)
         if self.remote is not None:
             self.remote.readable = self._on_parked_readable
+            self.remote.want(self.remote.events | READ)
         self.between_requests = True
         self.local.want(self.local.events | READ)
         if leftover:
@@ -215,8 +229,9 @@ class LocalHandler(TCPRelayHandler):
         """An idle stream has nothing to say but its end."""
         self.close_remote()
 
+    @contained
     def on_drain(self) -> None:
-        if self.between_requests:
+        if self.stage == STAGE_ADDR and self.between_requests:
             self.conclude()
         else:
             super().on_drain()

@@ -17,14 +17,8 @@ from common.errors import AuthenticationFailed, ConnectFailed, RelayError, Targe
 from common.proto.address import Address, IPAddress
 from common.relay.flow import Flow, discard
 from common.relay.listener import TCPRelay
-from common.relay.tcprelay import (
-    STAGE_ADDR,
-    STAGE_DRAIN,
-    STAGE_INIT,
-    STAGE_STREAM,
-    TCPRelayHandler,
-    contained,
-)
+from common.relay.stages import STAGE_ADDR, STAGE_DRAIN, STAGE_INIT, STAGE_STREAM
+from common.relay.tcprelay import TCPRelayHandler, contained
 
 MAX_DRAINS = 512  # rejected connections kept silent at one time; the oldest is closed for a new one
 QUIET_READS = 16  # reads that empty the kernel's buffer before a close, so that it ends in FIN, not RST
@@ -99,6 +93,7 @@ class ServerHandler(TCPRelayHandler):
         self.stream(self.session.open, self.session.seal)
         early, self.early = self.early, b""
         if early and self.up is not None:
+            self.up.total += len(early)
             self.up.deliver(early)
 
     def on_failed(self, error: UpstreamError) -> None:

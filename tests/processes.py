@@ -78,8 +78,9 @@ def new_password(method: str) -> str:
 
 
 def write_config(path: Path, settings: Mapping[str, object]) -> Path:
-    """Write ``settings`` as JSON and return the path."""
-    path.write_text(json.dumps(settings, indent=2))
+    """Write ``settings`` as JSON, without those that are None, and return the path."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    path.write_text(json.dumps(given, indent=2))
     return path
 
 
@@ -244,8 +245,8 @@ def running_pair(
 ) -> Iterator[Pair]:
     """Run a local and a server of ``kinds`` (each "ours" or "libev") with loopback targets allowed.
 
-    The configs are merged over the generated ones. ``dial_port`` is the port the local dials when
-    that is not the server's own, for something put between the two.
+    The configs are merged over the generated ones; None removes a key. ``dial_port`` is the port the
+    local dials when that is not the server's own, for something put between the two.
     """
     server_port = server_port or free_port(host)
     local_port = free_port(host)

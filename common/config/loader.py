@@ -77,8 +77,11 @@ def load_config(
         fields["local"] = read_local((file, flags), report)
         fields["auth"] = tuple(read_users(top, passwords, folder, report))
         _warn_if_open(fields["local"], fields["auth"], root, report)
-    if path is not None and text is None and passwords.in_file and is_exposed(path):
-        report.warn(root, f"holds a password and others can read it: run `chmod 600 {path}`")
+    unread = {"", root.source} if text is not None or path is None else {""}
+    for source in sorted(passwords.sources - unread):
+        if is_exposed(source):
+            sentence = f"holds a password and others can read it: run `chmod 600 {source}`"
+            report.warn(Node(None, "", source, 0, ""), sentence)
     report.raise_problems()
     return Config(source=root.source, warnings=report.warnings, **fields)
 

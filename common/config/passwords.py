@@ -31,12 +31,12 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 class Passwords:
     """Reads the passwords of one configuration.
 
-    ``folder`` is where relative paths start. ``in_file`` turns true when a configuration file holds
-    a password in clear.
+    ``folder`` is where relative paths start. ``sources`` collects the names of what holds a password in
+    clear.
     """
 
     def __init__(self, report: Report, environ: Mapping[str, str], folder: Path) -> None:
-        self.in_file = False
+        self.sources: set[str] = set()
         self._report = report
         self._environ = environ
         self._folder = folder
@@ -79,7 +79,7 @@ class Passwords:
     def read(self, node: Node) -> Secret | None:
         """Return the password at a node with its variables filled in; a number counts as written."""
         if isinstance(node.value, Secret):
-            self.in_file |= bool(node.source)
+            self.sources.add(node.source)
             return node.value
         if isinstance(node.value, bool) or not isinstance(node.value, str | int | float):
             self._report.problem(node, f"expected text, got {node.kind}; put it in quotes")
@@ -90,7 +90,8 @@ class Passwords:
         if missing:
             return None
         password = _VARIABLE.sub(lambda match: self._environ[match[1]], node.text)
-        self.in_file |= bool(node.source) and _VARIABLE.sub("", node.text) != ""
+        if _VARIABLE.sub("", node.text):
+            self.sources.add(node.source)
         return Secret(password)
 
     def read_file(self, node: Node) -> Secret | None:

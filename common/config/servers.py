@@ -195,9 +195,8 @@ class ServerReader:
             if port is None and "server_port" not in section:
                 self._report.problem(node, "has no port: set `server_port`, or write host:port")
             elif port == 0 and self._role == "sslocal":
-                self._report.problem(
-                    section.get("server_port", node), "expected a port from 1 to 65535, got 0"
-                )
+                place = node if own_port is not None else section["server_port"]
+                self._report.problem(place, "expected a port from 1 to 65535, got 0")
             elif port is not None:
                 yield Address(host, port), password
 

@@ -61,7 +61,8 @@ def parse_ss_url(url: str) -> ServerLink:
         method, password = _user_info(user)
         endpoint = endpoint.partition("/")[0]
     else:
-        inner = _from_base64(body) or _from_base64(body.removesuffix("/")) or ""
+        # The text ends in a port's digit, so its base64 never ends in "/".
+        inner = _from_base64(body.removesuffix("/")) or ""
         user, at, endpoint = inner.rpartition("@")
         if not at:
             raise ValueError("expected method:password@host:port after ss://")

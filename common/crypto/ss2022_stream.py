@@ -57,6 +57,8 @@ class RequestHead:
         if not self._salts.add(salt, now):
             raise ReplayDetected("salt was used before")
         self.salt, self.length = salt, int.from_bytes(fixed[-2:], "big")
+        if not self.length:
+            raise AuthenticationFailed("variable header is empty")
         return aead, self.length
 
 

@@ -11,7 +11,7 @@ A lookup serves everybody who asks for its name meanwhile. It ends when both fam
 
 The surprise: c-ares keeps a cache and a server list of its own, which can be neither bounded nor
 re-read safely in place. So the channel is replaced now and then: when resolv.conf changed, when no
-server answered (a laptop has moved), and in any case after a minute's or 4,096 questions' use.
+server answered (a laptop has moved), and in any case after a minute's or 1,024 questions' use.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ RESOLUTION_DELAY = 0.05  # seconds: RFC 8305 section 3
 
 CHECK_SECONDS = 5.0  # between looks at whether the channel is still good
 CHANNEL_SECONDS = 60.0
-CHANNEL_QUESTIONS = 4096
+CHANNEL_QUESTIONS = 1024
 
 ResolveCallback = Callable[[tuple[IPAddress, ...], UpstreamError | None], None]
 

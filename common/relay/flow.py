@@ -144,13 +144,20 @@ class Side:
         self.want(self.events & ~WRITE)
         self.drained()
 
+    @property
+    def closed(self) -> bool:
+        return self.sock.fileno() < 0
+
     def close(self) -> None:
-        """Close the socket and drop every reference, so that the connection is freed by refcount."""
+        """Close the socket. The handler stays known: what this event may still raise is its connection's."""
         self._release()
         self.want(0)
         self.sock.close()
-        self.handler = None
         self.readable, self.drained = _nobody_reads, _nobody_waits
+
+    def detach(self) -> None:
+        """Drop the reference to the connection, so that it is freed by refcount."""
+        self.handler = None
 
     def _hold(self, data: bytes) -> None:
         self._release()
@@ -179,7 +186,8 @@ def _nobody_waits() -> None:
 class Flow:
     """Bytes moving one way: source socket, transform, sink socket.
 
-    ``eof`` is set when the source ended, ``closed`` when nothing more will be written to the sink.
+    ``eof`` is set when the source ended, ``closed`` when nothing more will be written to the sink
+    (a failed write can close the flow, and then the source's interest is somebody else's).
     ``total`` counts bytes before the transform.
     """
 
@@ -218,12 +226,12 @@ class Flow:
             handler.last_active = source.loop.now
         self.total += len(data)
         out = self.transform(data)
-        if out and not self.sink.write(out):
+        if out and not self.sink.write(out) and not self.closed:
             source.want(source.events & ~READ)
 
     def deliver(self, data: memoryview | bytes) -> None:
         """Pass on ``data`` as it is, transformed already."""
-        if not self.sink.write(data):
+        if not self.sink.write(data) and not self.closed:
             self.source.want(self.source.events & ~READ)
 
     def hold(self) -> None:
@@ -252,7 +260,7 @@ class Flow:
         self.source.want(self.source.events & ~READ)
 
     def detach(self) -> None:
-        """Drop every reference to the connection (see ``Side.close``)."""
+        """Drop every reference to the connection (see ``Side.detach``)."""
         self.closed = True
         self.handler = None
         self.transform = _nowhere

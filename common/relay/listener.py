@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from common.net.loop import READ, EventLoop
 from common.net.resolver import Resolver
-from common.net.sockets import CAPACITY_ERRNOS, tune
+from common.net.sockets import ABORTED_ERRNOS, CAPACITY_ERRNOS, tune
 from common.proto.address import Address
 from common.relay.flow import Allowance
 
@@ -97,6 +97,8 @@ class TCPRelay:
         self.resume()
 
     def on_event(self, mask: int) -> None:
+        if not self._watched:
+            return  # paused or closed earlier in this batch
         for _ in range(ACCEPT_BATCH):
             if self.admission.full:
                 self.admission.pause(self, "connection limit reached")
@@ -106,23 +108,29 @@ class TCPRelay:
             except BlockingIOError:
                 return
             except OSError as exc:
-                if exc.errno in CAPACITY_ERRNOS:
-                    self.admission.pause(self, "out of file descriptors")
-                    self.loop.call_later(CAPACITY_PAUSE, self.admission.wake)
-                    return
-                continue  # the client gave up while it was queued
+                if exc.errno in ABORTED_ERRNOS:
+                    continue  # the client gave up while it was queued
+                out = exc.errno in CAPACITY_ERRNOS
+                self._rest("out of file descriptors" if out else f"accepting failed ({exc})")
+                return
             self._spawn(sock, peer)
+
+    def _rest(self, cause: str) -> None:
+        """Stop for a moment what would only fail again, over and over."""
+        self.admission.pause(self, cause)
+        self.loop.call_later(CAPACITY_PAUSE, self.admission.wake)
 
     def _spawn(self, sock: socket, peer: tuple[str, int]) -> None:
         sock.setblocking(False)
+        tune(sock, no_delay=self.limits.no_delay, keep_alive=self.limits.keep_alive)
         try:
-            tune(sock, no_delay=self.limits.no_delay, keep_alive=self.limits.keep_alive)
-        except OSError:
-            sock.close()  # it has gone already
+            handler = self.make_handler(self, sock, f"{peer[0]}:{peer[1]}")
+        except Exception:
+            sock.close()
+            logger.exception("a connection could not be served")
             return
         self.admission.count += 1
         self.counters["accepted"] += 1
-        handler = self.make_handler(self, sock, f"{peer[0]}:{peer[1]}")
         self.handlers.add(handler)
         try:
             handler.start()
@@ -141,8 +149,13 @@ class TCPRelay:
         self._want(0)
 
     def resume(self) -> None:
-        if self.sock.fileno() >= 0:
+        if not self.draining:
             self._want(READ)
+
+    @property
+    def draining(self) -> bool:
+        """No new connections are taken any more."""
+        return self.sock.fileno() < 0
 
     @property
     def address(self) -> Address:

@@ -1,17 +1,8 @@
-"""``TCPRelay`` accepts; ``TCPRelayHandler`` is one relayed connection, from first byte to last.
+"""``TCPRelayHandler``: one relayed connection, from its first byte to its last.
 
-     accept         prologue parsed      resolved           connected
-       │                   │                 │                  │
-       ▼                   ▼                 ▼                  ▼
-     INIT ──► ADDR ──────────────► DNS ──► CONNECTING ───────► STREAM
-       │        ▲ │                 ▲          │ next server     │ │
-       │        │ └──► STREAM       └──────────┘                 │ └─► ADDR  (next HTTP request)
-       │        └─ next HTTP request                             │
-       └──────────────► DRAIN ◄── any stage ─────────────────────┘      DESTROYED ◄── any stage
-
-While the prologue is read the local side is watched; in DNS and CONNECTING it is not, so nothing
-buffers for a target that does not exist yet; in STREAM two flows own both sides; in DRAIN the
-client's bytes are read and forgotten until it leaves or a deadline passes.
+Its stages, and what may follow what, are in ``stages``. Most of what happens here is endings: a
+connection may end in every stage, through either side, a timer, a lookup or a dial, and each time
+what can still be delivered is delivered first.
 
 Subclasses say what the client wants and how bytes are coded: ``on_prologue``, ``on_addresses``,
 ``on_connected``, ``on_failed`` and, where they differ, the ``on_…`` of a running stream.
@@ -23,7 +14,7 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 from socket import SHUT_WR, socket
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from common.errors import ConnectTimeout, HandshakeTimeout, RelayError, UpstreamError, reply_for
 from common.net.dialer import Dial, dial
@@ -33,21 +24,17 @@ from common.net.timers import Timer
 from common.proto.address import Address, IPAddress
 from common.relay.flow import Flow, Side, Transform, discard
 from common.relay.listener import TCPRelay
+from common.relay.stages import (
+    NEXT_STAGES,
+    STAGE_CONNECTING,
+    STAGE_DESTROYED,
+    STAGE_DNS,
+    STAGE_DRAIN,
+    STAGE_INIT,
+    STAGE_STREAM,
+)
 
 logger = logging.getLogger("shadowrelay.relay")
-
-STAGE_INIT, STAGE_ADDR, STAGE_DNS, STAGE_CONNECTING, STAGE_STREAM, STAGE_DRAIN, STAGE_DESTROYED = range(7)
-
-# The whole state machine. Every stage may also go to STAGE_DESTROYED.
-NEXT_STAGES: dict[int, frozenset[int]] = {
-    STAGE_INIT: frozenset({STAGE_ADDR, STAGE_DRAIN}),
-    STAGE_ADDR: frozenset({STAGE_DNS, STAGE_STREAM, STAGE_DRAIN}),
-    STAGE_DNS: frozenset({STAGE_CONNECTING, STAGE_DNS, STAGE_DRAIN}),
-    STAGE_CONNECTING: frozenset({STAGE_STREAM, STAGE_DNS, STAGE_DRAIN}),
-    STAGE_STREAM: frozenset({STAGE_ADDR, STAGE_DNS, STAGE_DRAIN}),
-    STAGE_DRAIN: frozenset(),
-    STAGE_DESTROYED: frozenset(),
-}
 
 PROLOGUE_READ = 32 * 1024  # bytes per read before the stream stands
 LINGER = 2.0  # seconds to keep reading a client that has been told everything (RFC 9112 section 9.6)
@@ -62,9 +49,6 @@ class Limits(NamedTuple):
     half_close: float
     keep_alive: float
     no_delay: bool
-
-
-_Self = TypeVar("_Self", bound="TCPRelayHandler")
 
 
 def contained(step: Callable[..., None]) -> Callable[..., None]:
@@ -137,6 +121,7 @@ class TCPRelayHandler:
         """The peer broke a protocol, in any stage."""
         raise NotImplementedError
 
+    @contained
     def on_drain(self) -> None:
         """The program is about to leave: end now if nothing is being done for the client."""
         if self.stage == STAGE_INIT:
@@ -156,9 +141,9 @@ class TCPRelayHandler:
         self.advance(STAGE_DNS)
         self.target = target
         self.disarm()
-        self.query = self.resolver.resolve(target.host, self._on_resolved)
-        if self.stage != STAGE_DNS:
-            self.query = None  # answered from the cache before ``resolve`` returned
+        query = self.resolver.resolve(target.host, self._on_resolved)
+        if query is not None:  # else it was answered already, and ``self.query`` may be the next one by now
+            self.query = query
 
     @contained
     def _on_resolved(self, addresses: tuple[IPAddress, ...], error: UpstreamError | None) -> None:
@@ -178,8 +163,6 @@ class TCPRelayHandler:
             no_delay=self.limits.no_delay,
             keep_alive=self.limits.keep_alive,
         )
-        if self.stage != STAGE_CONNECTING:
-            self.dialing = None  # ended before ``dial`` returned
 
     @contained
     def _on_dialled(self, sock: socket | None, error: UpstreamError | None) -> None:
@@ -222,7 +205,10 @@ class TCPRelayHandler:
         """``flow`` delivered its last byte: pass the end on, keep the other direction."""
         assert self.up is not None and self.down is not None
         if self.up.closed and self.down.closed:
-            self.destroy()
+            if self.up.eof:
+                self.destroy()
+            else:
+                self.conclude()  # the far end takes no more, but the client may still be sending
             return
         try:
             flow.sink.sock.shutdown(SHUT_WR)
@@ -324,6 +310,9 @@ class TCPRelayHandler:
         Closing with unread input makes the kernel send RST, which can destroy the tail of a reply
         that is still on its way; so the client's input is read and forgotten for up to LINGER.
         """
+        if self.local.closed:
+            self.destroy()  # nobody is left to tell
+            return
         self.release_remote()
         self.advance(STAGE_DRAIN)
         self.local.readable = self._discard
@@ -402,4 +391,5 @@ class TCPRelayHandler:
         self.disarm()
         self.release_remote()
         self.local.close()
+        self.local.detach()
         self.relay.on_handler_destroyed(self)

@@ -1,0 +1,1 @@
+"""Everything between the shell and an app: arguments, process, signals, daemon mode."""

@@ -24,20 +24,29 @@ Ready = Callable[[str], None]
 _INHERITED_BELOW = 256  # descriptors of the starting shell that a daemon must not keep open
 
 
-def default_files(name: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return the pid file and the log file used when none is set: the system's for root, else the user's.
+def default_pid_file(name: str, environ: Mapping[str, str]) -> str:
+    """Return the pid file used when none is set: the system's for root, else one in the user's folder."""
+    return f"/var/run/{name}.pid" if _is_root() else os.path.join(_user_folder(environ), f"{name}.pid")
 
-    Makes the user's directory (mode 0700) when it is missing; raises StartFailed if that fails.
-    """
-    if not hasattr(os, "geteuid") or os.geteuid() == 0:
-        return f"/var/run/{name}.pid", f"/var/log/{name}.log"
+
+def default_log_file(name: str, environ: Mapping[str, str]) -> str:
+    """Return the log file used when none is set: the system's for root, else one in the user's folder."""
+    return f"/var/log/{name}.log" if _is_root() else os.path.join(_user_folder(environ), f"{name}.log")
+
+
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def _user_folder(environ: Mapping[str, str]) -> str:
+    """Return the folder for what a user's daemons leave behind, making it if need be (mode 0700)."""
     state = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     folder = os.path.join(state, "shadowrelay")
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError as exc:
         raise file_failure("cannot make", folder, exc) from exc
-    return os.path.join(folder, f"{name}.pid"), os.path.join(folder, f"{name}.log")
+    return folder
 
 
 def start(serve: Callable[[Ready], int]) -> tuple[int, str]:

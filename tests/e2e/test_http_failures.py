@@ -57,7 +57,7 @@ def test_h7_server_away(start_pair):
     port = pair.local_port
     assert_readable(get(port, "http://example.test/"), "server")
     assert get(port, "http://example.test/").status == 502
-    assert ask(port, b"CONNECT example.test:80 HTTP/1.1\r\n\r\n").status == 502
+    assert ask(port, b"CONNECT example.test:80 HTTP/1.1\r\nHost: a\r\n\r\n").status == 502
     with dial(port) as sock:
         sock.sendall(b"\x05\x01\x00\x05\x01\x00\x03\x01a\x00\x50")
         assert receive_exactly(sock, 4) == b"\x05\x00\x05\x05"
@@ -158,7 +158,7 @@ def test_h8_http_needs_the_credentials(guarded, site, credentials):
         assert response.status == 407
         assert (response.value("proxy-authenticate") or "").lower().startswith("basic realm=")
         assert_readable(response)
-        head = "\r\n".join((f"CONNECT {site.origin.authority} HTTP/1.1", *fields, "", ""))
+        head = "\r\n".join((f"CONNECT {site.origin.authority} HTTP/1.1", "Host: a", *fields, "", ""))
         assert ask(port, head.encode()).status == 407
     assert site.origin.accepted == 0
     assert get(port, site.url + "/", basic(user, password)).status == 200

@@ -15,8 +15,9 @@ def absolute(origin, path: str = "/a", *fields: str, method: str = "GET") -> byt
     return "\r\n".join(lines).encode()
 
 
-def connect(origin, version: str = "1.1", *fields: str) -> bytes:
-    return "\r\n".join((f"CONNECT {origin.origin.authority} HTTP/{version}", *fields, "", "")).encode()
+def connect(origin) -> bytes:
+    authority = origin.origin.authority
+    return f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode()
 
 
 def origin_form(origin, path: str = "/a") -> bytes:
@@ -48,7 +49,7 @@ def test_h3_absolute_form_in_pieces(pair, site, cut):
 @pytest.mark.parametrize("cut", list(cuts(b"a\r\n" + b"b" * 20)))
 def test_h3_connect_in_pieces(pair, site, cut):
     with HttpWire(pair.local_port) as wire:
-        wire.send(*cuts(connect(site, "1.1", "Host: x"))[cut])
+        wire.send(*cuts(connect(site))[cut])
         established(wire)
         wire.send(origin_form(site))
         assert wire.response().body == b"hello"
@@ -64,7 +65,7 @@ def established(wire: HttpWire) -> None:
 
 def test_h3_connect_http_1_0_without_host(pair, site):
     with HttpWire(pair.local_port) as wire:
-        wire.send(connect(site, "1.0"))
+        wire.send(f"CONNECT {site.origin.authority} HTTP/1.0\r\n\r\n".encode())
         established(wire)
         wire.send(origin_form(site))
         assert wire.response().body == b"hello"
@@ -99,10 +100,13 @@ def test_h3_pipelined_requests_are_answered_in_order(pair, site):
     assert [seen.target for seen in site.requests] == paths
 
 
-def test_h3_lower_case_host_and_blank_line_first(pair, site):
+def test_h3_lower_case_host_and_blank_lines_between_requests(pair, site):
+    """RFC 9112 section 2.2: an empty line before a request line is ignored."""
     with HttpWire(pair.local_port) as wire:
-        wire.send(b"\r\n" + absolute(site).replace(b"Host:", b"host:"))
+        wire.send(absolute(site).replace(b"Host:", b"host:") + b"\r\n")
         assert wire.response().body == b"hello"
+        wire.send(b"\r\n" + absolute(site, "/bytes/3"))
+        assert wire.response().body == content(3)
 
 
 def test_h3_options_asterisk(pair, site):
@@ -229,17 +233,17 @@ def test_h6_upgrade_becomes_a_tunnel(pair, site):
 # -- H15: framing attacks ------------------------------------------------------------------------
 
 ATTACKS = {
-    "te and cl": (400, ("Transfer-Encoding: chunked", "Content-Length: 3")),
-    "two content-lengths": (400, ("Content-Length: 3", "Content-Length: 4")),
-    "signed content-length": (400, ("Content-Length: +3",)),
-    "obs-fold": (400, ("X-A: b", "  folded", "Content-Length: 0")),
-    "space before the colon": (400, ("Content-Length : 3",)),
-    "bare cr": (400, ("X-A: b\rContent-Length: 3",)),
-    "nul": (400, ("X-A: b\0c",)),
-    "unknown coding": (501, ("Transfer-Encoding: xchunked",)),
-    "chunked not last": (400, ("Transfer-Encoding: chunked, gzip",)),
-    "connection names host": (400, ("Connection: host", "Content-Length: 0")),
-    "connection names content-length": (400, ("Connection: content-length", "Content-Length: 0")),
+    "te and cl": ({400}, ("Transfer-Encoding: chunked", "Content-Length: 3")),
+    "two content-lengths": ({400}, ("Content-Length: 3", "Content-Length: 4")),
+    "signed content-length": ({400}, ("Content-Length: +3",)),
+    "obs-fold": ({400}, ("X-A: b", "  folded", "Content-Length: 0")),
+    "space before the colon": ({400}, ("Content-Length : 3",)),
+    "bare cr": ({400}, ("X-A: b\rContent-Length: 3",)),
+    "nul": ({400}, ("X-A: b\0c",)),
+    "unknown coding": ({501}, ("Transfer-Encoding: xchunked",)),
+    "chunked not last": ({400, 501}, ("Transfer-Encoding: chunked, gzip",)),
+    "connection names host": ({400}, ("Connection: host", "Content-Length: 0")),
+    "connection names content-length": ({400}, ("Connection: content-length", "Content-Length: 0")),
 }
 
 
@@ -252,13 +256,13 @@ def refusal(wire: HttpWire) -> Response:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_h15_smuggling_is_refused_and_nothing_forwarded(pair, site, attack):
-    status, fields = ATTACKS[attack]
+    statuses, fields = ATTACKS[attack]
     with HttpWire(pair.local_port) as wire:
         wire.send(
             absolute(site, "/echo", *fields, method="POST") + b"0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n"
         )
         response = refusal(wire)
-    assert response.status == status
+    assert response.status in statuses
     assert site.requests == []
     assert site.site.heads == 0
 

@@ -6,11 +6,12 @@ import contextlib
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from common.config.jsonc import MAX_DEPTH, read_json
 from common.config.tree import Report
 from common.errors import ConfigError
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def plain(node):
@@ -36,7 +37,10 @@ def problem(text):
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
     # every character JSON text can hold: controls, U+2028, U+0085, DEL, astral ones
     | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from common.config.schema import Secret
 from common.config.tree import Node, Report, item, member, node_from
 from common.errors import ConfigError
@@ -70,8 +71,20 @@ def test_node_from_nested_values_has_paths():
 
 @pytest.mark.parametrize(
     ("value", "given"),
-    [(False, False), (0, False), ("", False), (None, False), ([], False), ("false", False), ("0", False)]
-    + [(True, True), (1, True), ("x", True), ([0], True), (Secret("x"), True)],
+    [
+        (False, False),
+        (0, False),
+        ("", False),
+        (None, False),
+        ([], False),
+        ("false", False),
+        ("0", False),
+        (True, True),
+        (1, True),
+        ("x", True),
+        ([0], True),
+        (Secret("x"), True),
+    ],
 )
 def test_given(value, given):
     assert node_from(value, "", "x").given is given

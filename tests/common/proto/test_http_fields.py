@@ -38,7 +38,9 @@ END_TO_END = [
 
 
 def request(method="GET", fields=(), version="1.1"):
-    return h11.Request(method=method, target="/", headers=[(b"Host", b"ignored"), *fields], http_version=version)
+    return h11.Request(
+        method=method, target="/", headers=[(b"Host", b"ignored"), *fields], http_version=version
+    )
 
 
 def response(status=200, fields=(), version="1.1"):
@@ -48,7 +50,10 @@ def response(status=200, fields=(), version="1.1"):
 
 def test_H2_T6_request_keeps_order_and_spelling_of_what_is_end_to_end():
     mixed = [field for pair in zip(HOP_BY_HOP, END_TO_END * 2, strict=True) for field in pair]
-    assert request_fields(request(fields=mixed), b"origin:81", None) == [(b"Host", b"origin:81"), *END_TO_END * 2]
+    assert request_fields(request(fields=mixed), b"origin:81", None) == [
+        (b"Host", b"origin:81"),
+        *END_TO_END * 2,
+    ]
 
 
 def test_response_keeps_order_and_spelling_of_what_is_end_to_end():
@@ -58,13 +63,20 @@ def test_response_keeps_order_and_spelling_of_what_is_end_to_end():
 
 def test_via_is_appended_with_the_received_version():
     fields = [(b"Via", b"1.0 first"), (b"Via", b"1.1 second")]
-    assert request_fields(request(fields=fields, version="1.0"), b"o", "me")[1:] == [*fields, (b"Via", b"1.0 me")]
+    assert request_fields(request(fields=fields, version="1.0"), b"o", "me")[1:] == [
+        *fields,
+        (b"Via", b"1.0 me"),
+    ]
     assert response_fields(response(fields=fields), "me") == [*fields, (b"Via", b"1.1 me")]
     assert response_fields(response(fields=fields, version="1.0"), "me")[-1] == (b"Via", b"1.0 me")
 
 
 def test_upgrade_is_forwarded_when_asked_for():
-    fields = [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade, keep-alive"), (b"Sec-WebSocket-Key", b"k")]
+    fields = [
+        (b"Upgrade", b"websocket"),
+        (b"Connection", b"Upgrade, keep-alive"),
+        (b"Sec-WebSocket-Key", b"k"),
+    ]
     assert wants_upgrade(request(fields=fields))
     assert request_fields(request(fields=fields), b"o", None) == [
         (b"Host", b"o"),
@@ -136,7 +148,9 @@ def test_bad_max_forwards(values):
 
 
 def test_connection_options():
-    assert connection_options(request(fields=[(b"Connection", b"Close,\tUpgrade ,"), (b"connection", b"a")])) == {
+    assert connection_options(
+        request(fields=[(b"Connection", b"Close,\tUpgrade ,"), (b"connection", b"a")])
+    ) == {
         b"close",
         b"upgrade",
         b"a",

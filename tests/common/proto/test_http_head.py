@@ -21,6 +21,7 @@ from common.proto.http_head import (
     parse_request_head,
     vet_request_line,
 )
+from tests.http_wire import SMUGGLING
 from tests.wire import every_way
 
 
@@ -46,7 +47,9 @@ def head_of(size, line=b"GET / HTTP/1.1\r\n"):
     return line + b"X: " + b"x" * (size - len(line) - 7) + b"\r\n\r\n"
 
 
-@pytest.mark.parametrize("head", [b"GET / HTTP/1.1\r\nA: b\r\n\r\n", b"\r\n\r\n", b"a\nb\n\n", b"a\n\r\n", b"a\r\n\n"])
+@pytest.mark.parametrize(
+    "head", [b"GET / HTTP/1.1\r\nA: b\r\n\r\n", b"\r\n\r\n", b"a\nb\n\n", b"a\n\r\n", b"a\r\n\n"]
+)
 def test_head_is_cut_at_its_empty_line(head):
     assert every_way(Cutter, b"x" + head).result == b"x" + head
 
@@ -136,65 +139,18 @@ def parse(fields, version=b"1.1", host=b"Host: a\r\n"):
 
 
 def test_T6_names_in_any_case_and_duplicates():
-    request = parse(b"hOST:a\r\nX:1\r\nx:2\r\nX-\xff: no\r\n".replace(b"X-\xff: no\r\n", b""), host=b"")
+    request = parse(b"hOST:a\r\nX:1\r\nx:2\r\n", host=b"")
     assert request.headers.raw_items() == [(b"hOST", b"a"), (b"X", b"1"), (b"x", b"2")]
 
 
 def test_values_lose_only_the_blanks_around_them():
-    request = parse(b"A: \t b  c\t \r\nB:\r\nC: \xe9\xff;\"=\r\n")
+    request = parse(b'A: \t b  c\t \r\nB:\r\nC: \xe9\xff;"=\r\n')
     assert request.headers.raw_items()[1:] == [(b"A", b"b  c"), (b"B", b""), (b"C", b'\xe9\xff;"=')]
 
 
 def test_equal_content_lengths_are_merged():
     request = parse(b"Content-Length: 5\r\nContent-Length: 5\r\ncontent-length: 5, 5\r\n")
     assert request.headers.raw_items()[1:] == [(b"Content-Length", b"5")]
-
-
-SMUGGLING = {
-    "TE and CL": b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
-    "CL and TE": b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-    "two lengths": b"Content-Length: 5\r\nContent-Length: 6\r\n",
-    "two lengths in a list": b"Content-Length: 5, 6\r\n",
-    "two spellings of a length": b"Content-Length: 5\r\nContent-Length: 05\r\n",
-    "plus": b"Content-Length: +1\r\n",
-    "minus": b"Content-Length: -1\r\n",
-    "underscore": b"Content-Length: 1_0\r\n",
-    "hexadecimal": b"Content-Length: 0x10\r\n",
-    "blank in a length": b"Content-Length: 1 0\r\n",
-    "other digits": b"Content-Length: \xd9\xa1\r\n",
-    "no length": b"Content-Length:\r\n",
-    "length over 63 bits": b"Content-Length: 9223372036854775808\r\n",
-    "length over 64 bits": b"Content-Length: 18446744073709551621\r\n",
-    "length of many digits": b"Content-Length: " + b"9" * 5000 + b"\r\n",
-    "obs-fold": b"X: a\r\n b\r\n",
-    "obs-fold with tab": b"X: a\r\n\tb\r\n",
-    "obs-fold of TE": b"Transfer-Encoding:\r\n chunked\r\n",
-    "obs-fold first": b" X: a\r\n",
-    "blank line of blanks": b" \r\n",
-    "space before colon": b"Transfer-Encoding : chunked\r\n",
-    "tab before colon": b"Content-Length\t: 5\r\n",
-    "no name": b": a\r\n",
-    "no colon": b"X\r\n",
-    "name with blank": b"X Y: a\r\n",
-    "name with high byte": b"X\xe9: a\r\n",
-    "name in brackets": b"(X): a\r\n",
-    "bare CR in value": b"X: a\rTransfer-Encoding: chunked\r\n",
-    "bare CR at the end": b"X: a\r\r\n",
-    "bare CR in name": b"X\r: a\r\n",
-    "bare LF": b"X: a\nTransfer-Encoding: chunked\r\n",
-    "NUL in value": b"X: a\x00b\r\n",
-    "NUL in name": b"X\x00: a\r\n",
-    "vertical tab": b"Transfer-Encoding: \x0bchunked\r\n",
-    "form feed": b"Content-Length: 5\x0c\r\n",
-    "DEL": b"X: \x7f\r\n",
-    "two Hosts": b"Host: a\r\n",
-    "two different Hosts": b"host: b\r\n",
-    "Connection: host": b"Connection: host\r\n",
-    "Connection: Content-Length": b"Connection: close, Content-Length\r\nContent-Length: 5\r\n",
-    "Connection: authorization": b"Connection: close\r\nConnection: AUTHORIZATION\r\n",
-    "Connection: transfer-encoding": b"Connection: transfer-encoding\r\nTransfer-Encoding: chunked\r\n",
-    "Connection: cookie": b"Connection: cookie\r\n",
-}
 
 
 @pytest.mark.parametrize("fields", SMUGGLING.values(), ids=SMUGGLING.keys())
@@ -204,7 +160,17 @@ def test_H15_refused(fields):
 
 
 @pytest.mark.parametrize(
-    "value", [b"xchunked", b"chunkedx", b"identity", b"gzip, chunked", b"chunked, gzip", b"chunked;q=1", b'"chunked"', b""]
+    "value",
+    [
+        b"xchunked",
+        b"chunkedx",
+        b"identity",
+        b"gzip, chunked",
+        b"chunked, gzip",
+        b"chunked;q=1",
+        b'"chunked"',
+        b"",
+    ],
 )
 def test_H15_unknown_transfer_coding(value):
     with pytest.raises(Unsupported):
@@ -232,12 +198,16 @@ def test_host_is_not_mandatory_in_http_1_0():
     assert parse(b"", b"1.0", host=b"").headers == []
 
 
-@pytest.mark.parametrize("host", [b"a", b"a:80", b"a:", b"", b"[::1]:80", b"1.2.3.4", b"a%20b", b"other.example"])
+@pytest.mark.parametrize(
+    "host", [b"a", b"a:80", b"a:", b"", b"[::1]:80", b"1.2.3.4", b"a%20b", b"other.example"]
+)
 def test_host_may_be_anything_valid(host):
     parse(b"", host=b"Host: " + host + b"\r\n")
 
 
-@pytest.mark.parametrize("host", [b"a b", b"a, b", b"a/b", b"http://a", b"a@b", b"[::1", b"a:b", b"a?", b"\xe9", b"a#"])
+@pytest.mark.parametrize(
+    "host", [b"a b", b"a, b", b"a/b", b"http://a", b"a@b", b"[::1", b"a:b", b"a?", b"\xe9", b"a#"]
+)
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 def test_bad_host(host, version):
     with pytest.raises(BadRequest):
@@ -251,7 +221,12 @@ def test_number_of_fields_is_limited():
 
 
 def test_no_verdict_quotes_a_value():
-    for fields in [*SMUGGLING.values(), b"X: s3cret\x00\r\n", b"s3cret\r\n", b"Transfer-Encoding: s3cret\r\n"]:
+    for fields in [
+        *SMUGGLING.values(),
+        b"X: s3cret\x00\r\n",
+        b"s3cret\r\n",
+        b"Transfer-Encoding: s3cret\r\n",
+    ]:
         with pytest.raises(ProtocolError) as caught:
             parse(b"Proxy-Authorization: Basic s3cret\r\n" + fields)
         assert "s3cret" not in str(caught.value)
@@ -263,7 +238,9 @@ def test_response_is_mended():
     assert mend_response_head(b"HTTP/1.0 200\nA : b\n\n") == b"HTTP/1.0 200\nA: b\n\n"
 
 
-@pytest.mark.parametrize("head", [b"ICY 200 OK\r\n\r\n", b"HTTP/2.0 200 OK\r\n\r\n", b"\r\nHTTP/1.1 200 OK\r\n\r\n", b"\n\n"])
+@pytest.mark.parametrize(
+    "head", [b"ICY 200 OK\r\n\r\n", b"HTTP/2.0 200 OK\r\n\r\n", b"\r\nHTTP/1.1 200 OK\r\n\r\n", b"\n\n"]
+)
 def test_response_needs_a_status_line(head):
     with pytest.raises(BadResponse):
         mend_response_head(head)

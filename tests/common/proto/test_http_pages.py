@@ -3,7 +3,14 @@
 import h11
 import pytest
 
-from common.errors import REPLIES, BadRequest, ConfigError, CredentialsRequired, ForwardLimitReached, reply_for
+from common.errors import (
+    REPLIES,
+    BadRequest,
+    ConfigError,
+    CredentialsRequired,
+    ForwardLimitReached,
+    reply_for,
+)
 from common.proto.http_pages import error_page, final_recipient_page
 from tests.http_wire import read_response
 

@@ -76,7 +76,10 @@ def test_H7_bad_authority(target):
         (b"http://@example.com/", Target(Address("example.com", 80), b"example.com", b"/")),
         (b"http://[2001:db8::1]:8080/", Target(Address("2001:db8::1", 8080), b"[2001:db8::1]:8080", b"/")),
         (b"http://[::1]", Target(Address("::1", 80), b"[::1]", b"/")),
-        (b"http://a/%2e/../b//c;d=%00?x=%zz|{}\\", Target(Address("a", 80), b"a", b"/%2e/../b//c;d=%00?x=%zz|{}\\")),
+        (
+            b"http://a/%2e/../b//c;d=%00?x=%zz|{}\\",
+            Target(Address("a", 80), b"a", b"/%2e/../b//c;d=%00?x=%zz|{}\\"),
+        ),
         (b"http://a/http://b/", Target(Address("a", 80), b"a", b"/http://b/")),
         (b"http://a/@b", Target(Address("a", 80), b"a", b"/@b")),
         (b"http://a//", Target(Address("a", 80), b"a", b"//")),
@@ -100,7 +103,9 @@ def test_options_of_the_whole_server(target, path):
     assert parse_absolute(b"OPTIONS", target).path == path
 
 
-@pytest.mark.parametrize("target", [b"https://example.com/", b"HTTPS://a", b"ftp://a/b", b"ws://a/", b"a+b.c-d://e"])
+@pytest.mark.parametrize(
+    "target", [b"https://example.com/", b"HTTPS://a", b"ftp://a/b", b"ws://a/", b"a+b.c-d://e"]
+)
 def test_other_schemes_are_unsupported(target):
     with pytest.raises(Unsupported, match="CONNECT"):
         parse_absolute(b"GET", target)

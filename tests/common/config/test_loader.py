@@ -1,0 +1,408 @@
+"""``load_config``: whole files of every dialect, flags over them, and no secret in any sentence."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from common.config import Config, Secret, ServerLink, build_ss_url, load_config
+from common.config.keys import TOP
+from common.config.passwords import PLACEHOLDER
+from common.config.schema import DEFAULT_FORBIDDEN
+from common.errors import ConfigError
+from common.proto.address import Address
+
+ROOT = Path(__file__).parents[3]
+VECTORS = json.loads((ROOT / "tests" / "data" / "vectors.json").read_text())["sip008"]
+KEY = base64.b64encode(bytes(range(32))).decode()
+ROLES = ["sslocal", "ssserver"]
+
+BASE = {"server": "192.0.2.1", "server_port": 8388, "method": "aes-256-gcm", "password": "not a secret"}
+
+
+def load(content=None, role="sslocal", **options):
+    text = content if isinstance(content, str | None) else json.dumps(content)
+    return load_config(role, text=text, **{"environ": {}, **options})
+
+
+def problems(content=None, role="sslocal", **options):
+    with pytest.raises(ConfigError) as caught:
+        load(content, role, **options)
+    return list(caught.value.problems)
+
+
+def base(**content):
+    return {**BASE, **content}
+
+
+# ---- the example ----
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_example_loads_in_both_programs_once_the_placeholder_is_replaced(role):
+    text = (ROOT / "config.yaml").read_text()
+    config = load(text.replace(PLACEHOLDER, KEY), role)
+    assert config.warnings == ()
+    assert [(str(server.address), server.method) for server in config.servers] == [
+        ("127.0.0.1:8388", "2022-blake3-aes-256-gcm")
+    ]
+    assert config == Config(source="configuration", servers=config.servers)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_example_untouched_is_refused_with_the_command_to_run(role):
+    text = (ROOT / "config.yaml").read_text()
+    line = text[: text.index(f"password: {PLACEHOLDER}")].count("\n") + 1
+    assert problems(text, role, path="config.yaml") == [
+        f"config.yaml: line {line}: password: is a placeholder: "
+        "run `ssserver genkey -m 2022-blake3-aes-256-gcm` and put its output here"
+    ]
+
+
+# Commented out in the example with the value each has by default.
+SHOWN_DEFAULTS = {
+    "local",
+    "via",
+    "segmented_header",
+    "timeout",
+    "connect_timeout",
+    "half_close_timeout",
+    "idle_timeout",
+    "keep_alive",
+    "dns",
+    "ipv6_first",
+    "ipv6_only",
+    "no_delay",
+    "max_connections",
+    "allow_unencrypted",
+    "verbose",
+}
+
+
+def test_what_the_example_shows_in_comments_is_true():
+    lines = re.findall(r"^# (([a-z0-9_]+):(?: .*)?)$", (ROOT / "config.yaml").read_text(), re.MULTILINE)
+    assert [key for _, key in lines if key not in TOP] == []
+    defaults = [line for line, key in lines if key in SHOWN_DEFAULTS]
+    assert len(defaults) == len(SHOWN_DEFAULTS)
+    for role in ROLES:
+        config = load("\n".join([*defaults, "server: 127.0.0.1:8388", f"password: {KEY}"]), role)
+        assert config == Config(source="configuration", servers=config.servers)
+
+
+# ---- row S11: one content, two formats ----
+
+FULL = base(
+    timeout=30,
+    idle_timeout="7.5",
+    half_close_timeout=20,
+    keep_alive=0,
+    no_delay=False,
+    nameserver="8.8.8.8",
+    prefer_ipv6=True,
+    ipv6_only=False,
+    forbidden_ip="127.0.0.0/8,10.0.0.0",
+    max_connections=500,
+    via="here",
+    user="nobody",
+    nofile=51200,
+    local_address="127.0.0.2",
+    local_port="1090",
+    auth={"user": "u", "password": "p"},
+    verbose=2,
+    **{"pid-file": "/run/x.pid", "log-file": "/var/log/x.log"},
+)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_row_S11_json_and_yaml_mean_the_same(role, tmp_path):
+    found = []
+    for name, text in [("config.json", json.dumps(FULL, indent=1)), ("config.yaml", yaml.safe_dump(FULL))]:
+        path = tmp_path / name
+        path.write_text(text)
+        path.chmod(0o600)
+        config = load_config(role, str(path), environ={})
+        assert config.source == str(path)
+        assert config.warnings == ()
+        found.append([line for line in config.describe() if not line.startswith("source")])
+    assert found[0] == found[1]
+
+
+def test_every_setting_arrives():
+    config = load(FULL)
+    assert config.servers[0].password == Secret("not a secret")
+    assert (config.timeout, config.connect_timeout, config.idle_timeout) == (30, 10, 7.5)
+    assert (config.half_close_timeout, config.keep_alive, config.no_delay) == (20, 0, False)
+    assert (config.dns, config.ipv6_first, config.ipv6_only) == (("8.8.8.8",), True, False)
+    assert config.forbidden_ip == tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "10.0.0.0/32")))
+    assert (config.max_connections, config.nofile, config.user, config.via) == (500, 51200, "nobody", "here")
+    assert (config.local, config.pid_file) == (Address("127.0.0.2", 1090), "/run/x.pid")
+    assert (config.log_file, config.verbosity) == ("/var/log/x.log", 2)
+    assert [(user.user, user.password.reveal()) for user in config.auth] == [("u", "p")]
+    assert load(FULL, "ssserver").auth == ()
+    assert load(base(segmented_header=True), "ssserver").segmented_header is True
+
+
+def test_defaults():
+    config = load(BASE)
+    assert config == Config(source="configuration", servers=config.servers)
+    assert config.forbidden_ip == DEFAULT_FORBIDDEN
+    assert config.local == ("127.0.0.1", 1080)
+
+
+def test_zero_means_off():
+    config = load(
+        base(idle_timeout=0, max_connections=0, via="", forbidden_ip=[], dns="system", keep_alive=0)
+    )
+    assert (config.idle_timeout, config.max_connections, config.via, config.forbidden_ip) == (
+        None,
+        None,
+        None,
+        (),
+    )
+    assert (config.dns, config.keep_alive) == ((), 0)
+    assert load(base(via=False)).via is None
+
+
+@pytest.mark.parametrize(
+    ("content", "timeout", "connect"),
+    [
+        ({"timeout": 5}, 5, 5),
+        ({"timeout": "300"}, 300, 10),
+        ({"timeout": 5, "connect_timeout": 8}, 5, 8),
+        ({"connect_timeout": 8}, 60, 8),
+        ({"timeout": 0}, 60, 10),
+    ],
+)
+def test_timeout_bounds_the_connect_unless_that_has_its_own(content, timeout, connect):
+    config = load(base(**content))
+    assert (config.timeout, config.connect_timeout) == (timeout, connect)
+    assert len(config.warnings) == (content.get("timeout") == 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "log_file", "verbosity"),
+    [
+        ({"log": "/x.log"}, "/x.log", 0),
+        ({"log": {"level": 1}}, None, 1),
+        ({"log": {"level": 1}, "verbose": 2}, None, 2),
+        ({"log": "/x.log", "log_file": "/y.log"}, "/y.log", 0),
+        ({"verbose": True}, None, 1),
+    ],
+)
+def test_logs(content, log_file, verbosity):
+    config = load(base(**content))
+    assert (config.log_file, config.verbosity, config.warnings) == (log_file, verbosity, ())
+
+
+def test_what_has_no_effect_in_log():
+    config = load(base(log={"level": 0, "format": {"without_time": True}, "writers": []}))
+    expected = "configuration: line 1: log.format: understood, no effect here: of `log`, only `level` counts"
+    assert config.warnings == (expected,)
+
+
+# ---- links ----
+
+LINK = build_ss_url(ServerLink(Address("l.example", 99), "aes-256-gcm", Secret("not a secret"), tag="tag"))
+
+
+def test_a_file_of_links(tmp_path):
+    path = tmp_path / "servers.txt"
+    path.write_text(f"{LINK}\n\n{LINK}#\n")
+    path.chmod(0o600)
+    config = load_config("sslocal", str(path), environ={})
+    assert [server.name for server in config.servers] == ["tag", "tag#"]
+
+
+def test_a_link_replaces_the_servers_of_the_file():
+    config = load(base(servers=[BASE], port_password={"1": "x"}, local_port=5), url=LINK)
+    assert [(str(server.address), server.name) for server in config.servers] == [("l.example:99", "tag")]
+    assert config.local.port == 5
+    assert load(url=LINK).source == "command line"
+
+
+def test_bad_links():
+    assert problems(url="ss://hunter2") == ["ss:// link: expected method:password@host:port after ss://"]
+    assert problems(url=LINK, overrides={"server": "h:1"}) == [
+        "flag -s: give a server or an ss:// link, not both"
+    ]
+
+
+# ---- flags ----
+
+
+def test_flags_alone_are_enough():
+    flags = {"server": "h:1", "password": "not a secret", "method": "aes-256-gcm", "local": "127.0.0.1:5"}
+    config = load(overrides={**flags, "timeout": None, "verbose": -1, "nofile": "64", "ipv6_first": True})
+    assert (config.source, config.servers[0].address, config.local) == (
+        "command line",
+        ("h", 1),
+        ("127.0.0.1", 5),
+    )
+    assert (config.verbosity, config.nofile, config.ipv6_first, config.timeout) == (-1, 64, True, 60)
+    assert config.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"server": "h:1"}, ["h:1"]),
+        ({"server": "h", "server_port": 2}, ["h:2"]),
+        ({"server_port": 2}, ["192.0.2.1:2", "b:2"]),
+        ({"timeout": 5}, ["192.0.2.1:8388", "b:8388"]),
+    ],
+)
+def test_flags_over_a_file(flags, expected):
+    content = base(servers=[{"server": "b"}])
+    assert [str(server.address) for server in load(content, overrides=flags).servers] == expected
+
+
+def test_flags_over_secrets_of_a_file(tmp_path):
+    (tmp_path / "pw").write_text("in-a-file\n")
+    (tmp_path / "pw").chmod(0o600)
+    path = {"path": str(tmp_path / "c.json")}
+    found = load(BASE, overrides={"password_file": "pw"}, **path).servers[0].password
+    assert found == Secret("in-a-file")
+    content = {**BASE, "password_file": "missing", "auth": "u:p", "http_auth_config_path": "missing"}
+    del content["password"]
+    config = load(content, overrides={"password": "p-flag", "auth": "v:q"}, **path)
+    assert config.servers[0].password == Secret("p-flag")
+    assert [user.user for user in config.auth] == ["v"]
+
+
+def test_a_port_flag_hides_port_password():
+    content = {"method": "aes-256-gcm", "password": "not a secret", "port_password": {"1": "x"}}
+    config = load(content, "ssserver", overrides={"server_port": 5})
+    assert [str(server.address) for server in config.servers] == ["0.0.0.0:5"]
+
+
+def test_problems_of_flags_name_the_flag():
+    flags = {
+        "server": "h:x",
+        "method": "zzz",
+        "password": "",
+        "no_delay": "x",
+        "forbidden_ip": "y",
+        "sever": 1,
+    }
+    assert [problem.split(":")[0] for problem in problems(overrides=flags)] == [
+        "flag --no-delay",
+        "flag --forbidden-ip",
+        "flag -m",
+        "flag -k",
+        "flag -s",
+    ]
+
+
+# ---- problems ----
+
+
+def test_every_problem_at_once_in_the_order_of_lines():
+    text = """\
+timeout: soon
+servers:
+  - server: a:1
+    method: aes-256-cfb
+    password: not a secret
+  - server: b:70000
+    method: aes-256-gcm
+    password: not a secret
+  - server: c:1
+    method: 2022-blake3-aes-128-gcm
+    password: AAAA
+local_port: 99999
+nofile: lots
+"""
+    assert problems(text, path="config.yaml") == [
+        "config.yaml: line 1: timeout: expected 0 or more seconds, got text",
+        "config.yaml: line 4: servers[0].method: method 'aes-256-cfb' is a stream cipher "
+        "without authentication and is not supported; use 'aes-256-gcm' on both ends",
+        "config.yaml: line 6: servers[1].server: expected a port from 1 to 65535",
+        "config.yaml: line 11: servers[2].password: 2022-blake3-aes-128-gcm needs base64 of 16 bytes, got 3",
+        "config.yaml: line 12: local_port: expected a port from 1 to 65535, got 99999",
+        "config.yaml: line 13: nofile: expected a whole number from 16 to 10000000, got text",
+    ]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nothing_given(role):
+    expected = [
+        "server is missing: set `server` and `server_port`, or `servers`",
+        "password is missing: set `password` or `password_file`",
+    ]
+    assert problems(None, role) == [f"command line: {problem}" for problem in expected]
+    assert problems("", role) == [f"configuration: {problem}" for problem in expected]
+
+
+@pytest.mark.parametrize("text", ["[]", "hunter2", "password:hunter2", "42"])
+def test_a_file_that_is_no_mapping(text):
+    assert problems(text)[0].startswith("configuration: expected keys and values, got ")
+    assert "hunter" not in str(problems(text))
+
+
+def test_row_W31_a_broken_file_is_one_line_with_its_place(tmp_path):
+    """W31, S11: bad JSON and bad YAML."""
+    for name, text, expected in [
+        ("c.json", '{"server": 1,\n "a" 2}', 'line 2: column 6: expected ":" after a key'),
+        ("c.yaml", "server: 1\n a: 2", "line 2: mapping values are not allowed here"),
+    ]:
+        path = tmp_path / name
+        path.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_config("sslocal", str(path))
+        assert caught.value.problems == (f"{path}: {expected}",)
+
+
+def test_a_missing_file():
+    with pytest.raises(ConfigError) as caught:
+        load_config("sslocal", "/nonexistent/c.yaml")
+    assert caught.value.problems == ("/nonexistent/c.yaml: No such file or directory",)
+
+
+def test_allow_unencrypted():
+    content = base(method="none")
+    assert problems(content)[0].endswith("or with `allow_unencrypted: true`")
+    assert load({**content, "allow_unencrypted": True}).servers[0].method == "none"
+    assert len(problems({**content, "allow_unencrypted": "x"})) == 2
+
+
+# ---- warnings ----
+
+
+def test_unknown_keys_are_warned_about_with_their_line():
+    config = load("sever: x\nserver: h:1\nmethod: aes-256-gcm\npassword: abcd\n", path="c.yaml")
+    assert config.warnings == ("c.yaml: line 1: sever: unknown key, ignored (did you mean 'server'?)",)
+
+
+def test_an_open_front_is_warned_about():
+    open_to_all = (
+        "configuration: anyone who can reach 0.0.0.0:1080 can use it: set `auth`, or listen on 127.0.0.1"
+    )
+    assert load(base(local_address="0.0.0.0")).warnings == (open_to_all,)
+    for content in ({"local": "localhost"}, {"local": "::1"}, {"local": "0.0.0.0", "auth": "u:p"}):
+        assert load(base(**content)).warnings == ()
+    assert load(base(local_address="0.0.0.0"), "ssserver").warnings == ()
+
+
+def test_a_file_with_a_password_that_others_can_read(tmp_path):
+    path = tmp_path / "c.json"
+    warning = f"{path}: holds a password and others can read it: run `chmod 600 {path}`"
+    for content, warned in [(BASE, True), (base(password="${PW}"), False), ({"servers": [LINK]}, True)]:
+        path.write_text(json.dumps(content))
+        path.chmod(0o644)
+        config = load_config("sslocal", str(path), environ={"PW": "x"})
+        assert config.warnings == ((warning,) if warned and os.name == "posix" else ())
+        path.chmod(0o600)
+        assert load_config("sslocal", str(path), environ={"PW": "x"}).warnings == ()
+
+
+def test_the_process_environment_is_the_default(monkeypatch):
+    monkeypatch.setenv("SHADOWRELAY_TEST", "from-env")
+    config = load_config("sslocal", text=json.dumps(base(password="${SHADOWRELAY_TEST}")))
+    assert config.servers[0].password == Secret("from-env")

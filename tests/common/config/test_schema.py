@@ -1,0 +1,74 @@
+"""The frozen shape: secrets that do not print, and the printed configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from common.config.schema import DEFAULT_FORBIDDEN, Config, Credential, Secret, Server
+from common.proto.address import Address
+
+
+def config(**fields):
+    server = Server(Address("::1", 8388), "aes-256-gcm", Secret("hunter2"), "the\n“first”")
+    return Config(source="c.yaml", servers=(server,), **fields)
+
+
+def test_a_secret_shows_nothing():
+    secret = Secret("hunter2")
+    assert "hunter2" not in f"{secret} {secret!r} {[secret]} {config()!r}"
+    assert secret.reveal() == "hunter2"
+    assert (secret == Secret("hunter2"), secret == Secret("x"), secret == "hunter2") == (True, False, False)
+    assert len({secret, Secret("hunter2")}) == 1
+
+
+def test_a_configuration_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config().timeout = 1
+
+
+def test_describe_prints_every_field_once_and_no_secret():
+    users = (Credential("alice", Secret("hunter2")), Credential("bob", Secret("hunter3")))
+    lines = list(config(auth=users, idle_timeout=2.5, dns=("9.9.9.9",), warnings=("odd",)).describe())
+    assert "hunter" not in "\n".join(lines)
+    assert all(line.isprintable() for line in lines)
+    keys = [line.partition(":")[0] for line in lines if not line.startswith(" ")]
+    assert keys == [field.name for field in dataclasses.fields(Config) if field.name != "warnings"]
+    assert lines[:5] == [
+        'source: "c.yaml"',
+        "servers:",
+        '  - [::1]:8388 aes-256-gcm "the\\n\\u201cfirst\\u201d"',
+        "local: 127.0.0.1:1080",
+        'auth: ["alice", "bob"]',
+    ]
+    assert {'dns: ["9.9.9.9"]', "idle_timeout: 2.5", "timeout: 60", "no_delay: true", "user: null"} <= set(
+        lines
+    )
+    assert next(line for line in lines if line.startswith("forbidden_ip")).startswith(
+        "forbidden_ip: [0.0.0.0/8, 10.0.0.0/8"
+    )
+
+
+def test_nothing_given_is_an_empty_list():
+    lines = list(Config(source="", servers=()).describe())
+    assert "servers: []" in lines
+    assert "auth: []" in lines
+
+
+FORBIDDEN = """
+    127.0.0.1 0.0.0.0 10.0.0.1 172.31.0.1 192.168.1.1 169.254.169.254 100.64.0.1 224.0.0.1 255.255.255.255
+    :: ::1 fc00::1 fe80::1 ff02::1 ::ffff:127.0.0.1
+"""
+
+
+@pytest.mark.parametrize("ip", FORBIDDEN.split())
+def test_targets_forbidden_by_default_S3_W6(ip):
+    target = Address(ip, 80).ip
+    assert any(target in network for network in DEFAULT_FORBIDDEN)
+
+
+@pytest.mark.parametrize("ip", ["8.8.8.8", "172.32.0.1", "2606:4700::1111"])
+def test_targets_allowed_by_default(ip):
+    target = Address(ip, 80).ip
+    assert not any(target in network for network in DEFAULT_FORBIDDEN)

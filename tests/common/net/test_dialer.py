@@ -1,0 +1,395 @@
+"""Dialling over real loopback sockets, with the clock in the test's hand."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import ipaddress
+import logging
+import os
+import resource
+import socket
+import weakref
+
+import pytest
+
+from common.errors import ConnectFailed, ConnectTimeout, Overloaded
+from common.net import dialer
+from common.net.dialer import STAGGER, dial
+from common.net.loop import READ
+from tests.driving import drive, settle
+
+
+class Outcome:
+    """What the callback was given; ``calls`` must never exceed one."""
+
+    def __init__(self):
+        self.calls = 0
+        self.sock = self.error = None
+
+    def __call__(self, sock, error):
+        self.calls += 1
+        self.sock, self.error = sock, error
+
+
+@pytest.fixture
+def outcome():
+    outcome = Outcome()
+    yield outcome
+    if outcome.sock is not None:
+        outcome.sock.close()
+    assert outcome.calls <= 1
+
+
+@contextlib.contextmanager
+def listening(host="127.0.0.1"):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.bind((host, 0))
+        listener.listen()
+        yield listener, at(host, listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def refusing(host="127.0.0.1"):
+    """An address that is bound and does not listen, so nobody else can take it meanwhile."""
+    with socket.socket() as sock:
+        sock.bind((host, 0))
+        yield at(host, sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def silent(host="127.0.0.1"):
+    """An address whose accept queue is full: the kernel drops whatever else asks for it."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((host, 0))
+        listener.listen(0)
+        for _ in range(8):
+            filler = stack.enter_context(socket.socket())
+            filler.settimeout(0.05)
+            try:
+                filler.connect(listener.getsockname())
+            except TimeoutError:
+                break
+        else:
+            raise AssertionError("the accept queue never fills")
+        yield at(host, listener.getsockname()[1])
+
+
+def at(host, port):
+    return ipaddress.ip_address(host), port
+
+
+def text(address):
+    ip, port = address
+    return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
+
+
+# -- success ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_hands_over_a_connected_unwatched_nonblocking_socket(loop, outcome, host):
+    with listening(host) as (listener, address):
+        dial(loop, [address], outcome, timeout=5)
+        assert outcome.calls == 0, "never before dial returns"
+        drive(loop, lambda: outcome.calls)
+        assert outcome.error is None
+        assert outcome.sock.getpeername()[:2] == listener.getsockname()[:2]
+        assert not outcome.sock.getblocking()
+        assert outcome.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert outcome.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert loop.statistics() == {"watched": 0, "timers": 0}
+        loop.watch(outcome.sock, READ, 0, outcome)
+        loop.watch(outcome.sock, 0, READ, outcome)
+
+
+def test_options_can_be_left_alone(loop, outcome):
+    with listening() as (_, address):
+        dial(loop, [address], outcome, timeout=5, no_delay=False, keep_alive=0)
+        drive(loop, lambda: outcome.calls)
+    assert not outcome.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert not outcome.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_a_refused_address_gives_way_at_once(clocked, outcome):
+    """W17: the second address is tried; nobody waits for the stagger."""
+    with refusing("127.0.0.77") as dead, listening() as (_, alive):
+        dial(clocked, [dead, alive], outcome, timeout=5)
+        drive(clocked, lambda: outcome.calls)
+        assert outcome.sock.getpeername() == (str(alive[0]), alive[1])
+
+
+def test_a_silent_address_gives_way_after_the_stagger_and_stays_in_the_race(clocked, clock, outcome):
+    with silent() as quiet, listening() as (_, alive):
+        dial(clocked, [quiet, alive], outcome, timeout=5)
+        clock.advance(STAGGER - 0.001)
+        settle(clocked)
+        assert outcome.calls == 0
+        assert clocked.statistics() == {"watched": 1, "timers": 2}
+        clock.advance(0.001)
+        clocked.step(0)
+        drive(clocked, lambda: outcome.calls)
+        assert outcome.sock.getpeername()[1] == alive[1]
+        assert clocked.statistics() == {"watched": 0, "timers": 0}
+
+
+def test_attempts_do_not_pile_up_faster_than_the_stagger(clocked, clock, outcome):
+    """RFC 8305 section 5: one new attempt per 250 ms of silence."""
+    with silent() as a, silent() as b, silent() as c, listening() as (_, alive):
+        dial(clocked, [a, b, c, alive], outcome, timeout=60)
+        for started in (1, 2, 3):
+            settle(clocked)
+            assert clocked.statistics()["watched"] == started
+            clock.advance(STAGGER)
+        drive(clocked, lambda: outcome.calls)
+        assert outcome.sock.getpeername()[1] == alive[1]
+
+
+def test_no_attempt_begins_once_one_has_won(clocked, clock, outcome):
+    with listening() as (_, first), listening() as (second, late):
+        dial(clocked, [first, late], outcome, timeout=60)
+        drive(clocked, lambda: outcome.calls)
+        clock.advance(60)
+        settle(clocked)
+        second.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            second.accept()
+
+
+# -- failure ------------------------------------------------------------------------------------------
+
+
+def test_refused(loop, outcome):
+    with refusing() as address:
+        dial(loop, [address], outcome, timeout=5)
+        assert outcome.calls == 0, "never before dial returns"
+        drive(loop, lambda: outcome.calls)
+    assert outcome.sock is None
+    assert type(outcome.error) is ConnectFailed
+    assert outcome.error.code == errno.ECONNREFUSED
+    assert str(outcome.error) == f"connecting to {text(address)}: Connection refused"
+    assert loop.statistics() == {"watched": 0, "timers": 0}
+
+
+def test_all_addresses_refused(clocked, outcome):
+    with refusing() as a, refusing("127.0.0.77") as b:
+        dial(clocked, [a, b], outcome, timeout=5)
+        drive(clocked, lambda: outcome.calls)
+    assert outcome.error.code == errno.ECONNREFUSED
+    assert str(a[0]) in str(outcome.error)
+
+
+@pytest.mark.parametrize("host", ["fe80::1", "fe80::1%nosuchzone"])
+def test_an_address_that_fails_at_once_still_calls_back_from_the_loop(loop, outcome, host):
+    dial(loop, [at(host, 9)], outcome, timeout=5)
+    assert outcome.calls == 0
+    drive(loop, lambda: outcome.calls)
+    assert type(outcome.error) is ConnectFailed
+    assert str(outcome.error).startswith(f"connecting to [{host}]:9: ")
+    assert loop.statistics() == {"watched": 0, "timers": 0}
+
+
+def test_silence_until_the_timeout(clocked, clock, outcome):
+    with silent() as a, silent("127.0.0.2") as b:
+        dial(clocked, [a, b], outcome, timeout=10)
+        clock.advance(STAGGER)
+        settle(clocked)
+        clock.advance(10 - STAGGER - 0.001)
+        settle(clocked)
+        assert outcome.calls == 0
+        clock.advance(0.001)
+        settle(clocked)
+    assert type(outcome.error) is ConnectTimeout
+    assert str(outcome.error) == f"connecting to {text(a)}, {text(b)}: no answer within 10 s"
+    assert clocked.statistics() == {"watched": 0, "timers": 0}
+
+
+def test_one_refused_and_one_silent_is_a_timeout(clocked, clock, outcome):
+    with refusing() as dead, silent() as quiet:
+        dial(clocked, [dead, quiet], outcome, timeout=3)
+        settle(clocked)
+        assert outcome.calls == 0
+        clock.advance(3)
+        settle(clocked)
+    assert type(outcome.error) is ConnectTimeout
+    assert text(dead) not in str(outcome.error)
+
+
+def refuse_with(codes):
+    """Stand in for ``connect_to``: fail with the errno listed for the port."""
+
+    def connect_to(sock, ip, port):
+        raise OSError(codes[port], os.strerror(codes[port]))
+
+    return connect_to
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        (errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNREFUSED),
+        (errno.ECONNREFUSED, errno.ENETUNREACH, errno.ECONNREFUSED),
+        (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETUNREACH),
+        (errno.EACCES, errno.ECONNREFUSED, errno.EACCES),
+    ],
+)
+def test_a_refusal_says_more_than_a_missing_route(loop, outcome, monkeypatch, first, second, told):
+    monkeypatch.setattr(dialer, "connect_to", refuse_with({1: first, 2: second}))
+    dial(loop, [at("192.0.2.1", 1), at("2001:db8::1", 2)], outcome, timeout=5)
+    drive(loop, lambda: outcome.calls)
+    assert type(outcome.error) is ConnectFailed
+    assert outcome.error.code == told
+
+
+def test_the_kernels_own_timeout_is_a_timeout(loop, outcome, monkeypatch):
+    monkeypatch.setattr(dialer, "connect_to", refuse_with({1: errno.ETIMEDOUT}))
+    dial(loop, [at("192.0.2.1", 1)], outcome, timeout=5)
+    drive(loop, lambda: outcome.calls)
+    assert type(outcome.error) is ConnectTimeout
+
+
+def test_a_family_the_system_lacks_gives_way(loop, outcome, monkeypatch):
+    real = socket.socket
+
+    def without_ipv6(family=socket.AF_INET, *args):
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return real(family, *args)
+
+    with listening() as (_, alive):
+        monkeypatch.setattr(socket, "socket", without_ipv6)
+        dial(loop, [at("2001:db8::1", 80), alive], outcome, timeout=5)
+        drive(loop, lambda: outcome.calls)
+    assert outcome.error is None
+
+
+@pytest.fixture
+def no_descriptors():
+    """Within the returned context, every new descriptor is refused with EMFILE."""
+
+    @contextlib.contextmanager
+    def exhausted():
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    return exhausted
+
+
+def test_out_of_descriptors_is_overload(loop, outcome, no_descriptors):
+    """W10: told as what it is, once, and not as the target's fault."""
+    with no_descriptors():
+        dial(loop, [at("127.0.0.1", 1), at("127.0.0.1", 2)], outcome, timeout=5)
+        drive(loop, lambda: outcome.calls)
+    assert type(outcome.error) is Overloaded
+    assert "Too many open files" in str(outcome.error)
+    assert loop.statistics() == {"watched": 0, "timers": 0}
+
+
+def test_no_address_is_a_mistake_of_the_caller(loop, outcome):
+    with pytest.raises(ValueError, match="no address"):
+        dial(loop, [], outcome, timeout=5)
+
+
+# -- cancel -------------------------------------------------------------------------------------------
+
+
+def test_cancel_closes_everything_and_silences_the_callback(clocked, clock, outcome):
+    with silent() as a, silent() as b:
+        dialled = dial(clocked, [a, b, a], outcome, timeout=5)
+        clock.advance(STAGGER)
+        settle(clocked)
+        assert clocked.statistics()["watched"] == 2
+        dialled.cancel()
+        dialled.cancel()
+        assert clocked.statistics() == {"watched": 0, "timers": 0}
+        clock.advance(60)
+        settle(clocked)
+    assert outcome.calls == 0
+
+
+def test_cancel_between_failure_and_callback(loop, outcome):
+    dialled = dial(loop, [at("fe80::1", 9)], outcome, timeout=5)
+    dialled.cancel()
+    settle(loop)
+    assert outcome.calls == 0
+    assert loop.statistics() == {"watched": 0, "timers": 0}
+
+
+def test_cancel_after_the_callback_leaves_the_socket_alone(loop, outcome):
+    with listening() as (listener, address):
+        dialled = dial(loop, [address], outcome, timeout=5)
+        drive(loop, lambda: outcome.calls)
+        dialled.cancel()
+        accepted, _ = listener.accept()
+        with accepted:
+            outcome.sock.send(b"x")
+            assert accepted.recv(1) == b"x"
+
+
+def test_cancel_within_the_batch_in_which_it_connects(loop, outcome):
+    """R10: the event that is under way for a cancelled attempt does nothing."""
+    other = Outcome()
+    dials = []
+
+    def cancel_the_rest(sock, error):
+        other(sock, error)
+        for dialled in dials:
+            dialled.cancel()
+
+    with listening() as (_, address):
+        dials += [dial(loop, [address], cancel_the_rest, timeout=5) for _ in range(2)]
+        drive(loop, lambda: other.calls)
+        settle(loop)
+    assert other.calls == 1
+    assert loop.statistics() == {"watched": 0, "timers": 0}
+    other.sock.close()
+
+
+def test_freed_without_the_garbage_collector(loop):
+    """R8: neither a finished nor a cancelled dial is kept alive by what it was made of."""
+
+    class Owner:
+        def on_dialled(self, sock, error):
+            self.sock, self.error = sock, error
+
+    gc.disable()
+    try:
+        with listening() as (_, address), silent() as quiet:
+            finished, cancelled = Owner(), Owner()
+            finished.dialling = dial(loop, [address], finished.on_dialled, timeout=5)
+            cancelled.dialling = dial(loop, [quiet], cancelled.on_dialled, timeout=5)
+            while loop.statistics()["watched"] > 1:
+                loop.step(1)
+            finished.sock.close()
+            cancelled.dialling.cancel()
+            parts = finished, finished.dialling, cancelled, cancelled.dialling
+            references = [weakref.ref(part) for part in parts]
+            del finished, cancelled, parts
+            assert [reference() for reference in references] == [None] * 4
+    finally:
+        gc.enable()
+
+
+def test_a_callback_that_raises_is_logged(loop, caplog):
+    """R11."""
+    got = []
+
+    def fail(sock, error):
+        got.append(sock)
+        raise ZeroDivisionError
+
+    with listening() as (_, address), caplog.at_level(logging.ERROR):
+        dial(loop, [address], fail, timeout=5)
+        drive(loop, lambda: got)
+    assert len(caplog.records) == 1
+    assert text(address) in caplog.records[0].message
+    got[0].close()

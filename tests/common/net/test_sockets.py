@@ -1,0 +1,300 @@
+"""Listening, options, the hard close and the descriptor limit, on real sockets."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import math
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from common.net import sockets
+from common.net.sockets import (
+    ABORTED_ERRNOS,
+    CAPACITY_ERRNOS,
+    KEEP_ALIVE_PROBES,
+    connect_to,
+    describe,
+    listen,
+    raise_nofile,
+    reset,
+    tune,
+)
+from common.proto.address import Address
+
+
+def reach(listener, host):
+    with socket.create_connection((host, listener.getsockname()[1]), timeout=5) as client:
+        return client.getpeername()[0]
+
+
+@pytest.fixture
+def link():
+    """A connected TCP pair."""
+    with listen(Address("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        listener.setblocking(True)
+        server, _ = listener.accept()
+    with client, server:
+        yield client, server
+
+
+# -- listen -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "0.0.0.0"])
+def test_listens(host):
+    with listen(Address(host, 0)) as listener:
+        assert not listener.getblocking()
+        assert reach(listener, "::1" if host == "::1" else "127.0.0.1")
+        listener.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def test_localhost_means_ipv4_first():
+    with listen(Address("localhost", 0)) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+
+
+def test_the_ipv6_wildcard_takes_both_families():
+    with listen(Address("::", 0)) as listener:
+        assert reach(listener, "::1") == "::1"
+        assert reach(listener, "127.0.0.1") == "127.0.0.1"
+
+
+def test_the_ipv6_wildcard_without_dual_stack(monkeypatch):
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    with listen(Address("::", 0)) as listener:
+        assert reach(listener, "::1") == "::1"
+        with pytest.raises(ConnectionRefusedError):
+            reach(listener, "127.0.0.1")
+
+
+def test_a_mapped_address_is_the_ipv4_address():
+    with listen(Address("::ffff:127.0.0.1", 0)) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [("127.0.0.1", errno.EADDRINUSE), ("192.0.2.1", errno.EADDRNOTAVAIL)],
+)
+def test_what_cannot_be_bound_names_its_address(host, code):
+    with listen(Address("127.0.0.1", 0)) as first:
+        address = Address(host, first.getsockname()[1])
+        with pytest.raises(OSError, match=f"'{address}'") as caught:
+            listen(address)
+    assert caught.value.errno == code
+    assert caught.value.filename == str(address)
+    assert caught.value.strerror == os.strerror(code)
+
+
+def test_a_name_that_does_not_exist(monkeypatch):
+    def unknown(*args, **options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(OSError, match=r"Name or service not known: 'name\.invalid:80'"):
+        listen(Address("name.invalid", 80))
+
+
+def test_listens_again_while_old_connections_are_in_time_wait(link):
+    client, server = link
+    address = Address(*server.getsockname())
+    server.close()
+    client.close()
+    listen(address).close()
+
+
+def test_a_port_can_be_shared_on_request():
+    with listen(Address("127.0.0.1", 0), reuse_port=True) as first:
+        address = Address(*first.getsockname())
+        with listen(address, reuse_port=True) as second:
+            assert second.getsockname() == first.getsockname()
+
+
+def test_sharing_a_port_where_the_system_cannot(monkeypatch):
+    monkeypatch.delattr(socket, "SO_REUSEPORT")
+    with pytest.raises(OSError, match="cannot share a port") as caught:
+        listen(Address("127.0.0.1", 0), reuse_port=True)
+    assert caught.value.errno == errno.EOPNOTSUPP
+
+
+def test_windows_never_reuses_an_address(monkeypatch):
+    """There SO_REUSEADDR lets anybody take over a port that is in use."""
+    options = []
+
+    class Recorder:
+        def setsockopt(self, *option):
+            options.append(option)
+
+    monkeypatch.setattr(os, "name", "nt")
+    monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", -5, raising=False)
+    sockets._share_address(Recorder(), reuse_port=False)
+    assert options == [(socket.SOL_SOCKET, -5, 1)]
+
+
+# -- connect, options, reset --------------------------------------------------------------------------
+
+
+def test_connect_begins_and_an_unusable_address_raises():
+    with listen(Address("127.0.0.1", 0)) as listener, socket.socket() as sock:
+        sock.setblocking(False)
+        connect_to(sock, ipaddress.ip_address("127.0.0.1"), listener.getsockname()[1])
+    with socket.socket(socket.AF_INET6) as sock:
+        sock.setblocking(False)
+        with pytest.raises(OSError, match="Invalid argument") as caught:
+            connect_to(sock, ipaddress.ip_address("fe80::1"), 80)
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_connect_looks_up_the_number_of_a_zone(monkeypatch):
+    """Python drops the zone of an address in a two-tuple."""
+    asked = []
+
+    class Recorder:
+        def connect_ex(self, target):
+            asked.append(target)
+            return errno.EINPROGRESS
+
+    connect_to(Recorder(), ipaddress.ip_address("fe80::1%lo"), 80)
+    (target,) = asked
+    assert target[1:] == (80, 0, socket.if_nametoindex("lo"))
+
+
+def test_tune(link):
+    client, _ = link
+    tune(client, no_delay=True, keep_alive=15.4)
+    tcp = socket.IPPROTO_TCP
+    assert client.getsockopt(tcp, socket.TCP_NODELAY) == 1
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert client.getsockopt(tcp, socket.TCP_KEEPIDLE) == 15
+    assert client.getsockopt(tcp, socket.TCP_KEEPINTVL) == 15
+    assert client.getsockopt(tcp, socket.TCP_KEEPCNT) == KEEP_ALIVE_PROBES
+
+
+def test_tune_to_nothing(link):
+    client, _ = link
+    tune(client, no_delay=False, keep_alive=0)
+    assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+
+
+def test_tune_rounds_a_tiny_interval_up(link):
+    client, _ = link
+    tune(client, no_delay=False, keep_alive=0.2)
+    assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 1
+
+
+def test_tune_survives_what_a_system_or_a_socket_lacks(pair, link, monkeypatch):
+    a, _ = pair()  # not TCP: the kernel refuses every option but keep-alive
+    tune(a, no_delay=True, keep_alive=15)
+    for option in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"):
+        monkeypatch.delattr(socket, option)
+    monkeypatch.setattr(socket, "TCP_KEEPALIVE", 4, raising=False)  # Linux's number of TCP_KEEPIDLE
+    client, _ = link
+    tune(client, no_delay=True, keep_alive=15)
+    assert client.getsockopt(socket.IPPROTO_TCP, 4) == 15
+
+
+def test_reset_is_seen_as_a_reset(link):
+    client, server = link
+    reset(client)
+    assert client.fileno() == -1
+    with pytest.raises(ConnectionResetError):
+        server.recv(1)
+
+
+def test_reset_of_a_closed_socket_is_harmless(link):
+    client, _ = link
+    client.close()
+    reset(client)
+
+
+# -- errnos -------------------------------------------------------------------------------------------
+
+
+def test_errno_sets_are_apart():
+    assert {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM} <= CAPACITY_ERRNOS
+    assert errno.ECONNABORTED in ABORTED_ERRNOS
+    assert not CAPACITY_ERRNOS & ABORTED_ERRNOS
+    assert errno.EBADF not in ABORTED_ERRNOS
+
+
+def test_errnos_a_system_lacks_are_left_out():
+    assert sockets._errnos("EMFILE", "ENOSUCHERRNO") == {errno.EMFILE}
+
+
+def test_describe(monkeypatch):
+    assert describe(errno.ECONNREFUSED) == "Connection refused"
+    monkeypatch.setitem(errno.errorcode, 10061, "WSAECONNREFUSED")
+    assert describe(10061) == "WSAECONNREFUSED"
+    assert describe(99999) == "Unknown error 99999"
+
+
+# -- descriptors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "limit", "after"),
+    [
+        ((64, 256), None, (256, 256)),
+        ((64, 256), 128, (128, 256)),
+        ((256, 256), 100, (100, 256)),
+        ((64, 256), 256, (256, 256)),
+    ],
+)
+def test_raise_nofile(before, limit, after):
+    """In a process of its own, because a hard limit does not come back."""
+    code = (
+        "import resource, sys; from common.net.sockets import raise_nofile\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, {before})\n"
+        f"print(raise_nofile({limit}), *resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(after[0]), *map(str, after)]
+
+
+class FakeResource:
+    """The module ``resource`` of another system, which grants ``most``; -1 is "infinite"."""
+
+    RLIMIT_NOFILE, RLIM_INFINITY = 7, -1
+
+    def __init__(self, soft, hard, most):
+        self.limits, self.most = (soft, hard), most
+
+    def getrlimit(self, which):
+        return self.limits
+
+    def setrlimit(self, which, limits):
+        def size(limit):
+            return math.inf if limit == -1 else limit
+
+        soft, hard = limits
+        if size(soft) > self.most or size(soft) > size(hard) or size(hard) > size(self.limits[1]):
+            raise ValueError("not allowed to raise maximum limit")
+        self.limits = limits
+
+
+@pytest.mark.parametrize(
+    ("system", "limit", "result"),
+    [
+        (FakeResource(256, -1, most=10240), None, 10240),  # macOS: endless on paper
+        (FakeResource(256, -1, most=10240), 4096, 4096),
+        (FakeResource(256, 4096, most=9999), 8192, 4096),  # over the hard limit, without root
+        (FakeResource(256, -1, most=math.inf), None, sys.maxsize),
+    ],
+)
+def test_raise_nofile_elsewhere(monkeypatch, system, limit, result):
+    monkeypatch.setitem(sys.modules, "resource", system)
+    assert raise_nofile(limit) == result
+
+
+def test_raise_nofile_on_windows(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert raise_nofile(4096) == 512

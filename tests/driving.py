@@ -1,0 +1,22 @@
+"""Drive an ``EventLoop`` from a test, without sleeping and without hanging."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from common.net.loop import EventLoop
+
+
+def drive(loop: EventLoop, until: Callable[[], object], limit: float = 10.0) -> None:
+    """Step until ``until()`` is true; fail after ``limit`` seconds of real time."""
+    deadline = time.monotonic() + limit
+    while not until():
+        assert time.monotonic() < deadline, f"not within {limit:g} s"
+        loop.step(0.05)
+
+
+def settle(loop: EventLoop, steps: int = 20) -> None:
+    """Let everything happen that is ready by now."""
+    for _ in range(steps):
+        loop.step(0)
