@@ -27,6 +27,7 @@ from common.proto.address import Address
 
 _FLAGS = {"server": "-s", "server_port": "-p", "password": "-k", "method": "-m", "timeout": "-t"}
 _FLAGS |= {"local": "-b", "local_address": "-b", "local_port": "-l", "verbose": "-v", "user": "-a"}
+_FLAGS |= {"ipv6_first": "-6", "nofile": "-n", "keep_alive": "--tcp-keep-alive"}
 
 _OFF_AT_ZERO = ("idle_timeout", "max_connections", "via")  # 0 or "" is None in Config
 
@@ -59,6 +60,8 @@ def load_config(
     folder = Path(path).parent if path is not None else Path()
     passwords = Passwords(report, os.environ if environ is None else environ, folder)
     file = read_section(root, TOP, role, report)
+    if not isinstance(root.value, dict):
+        report.raise_problems()
     _check_sip008(file, report)
     if role == "sslocal":
         file = merge_local(file, report)

@@ -31,7 +31,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 class Passwords:
     """Reads the passwords of one configuration.
 
-    ``folder`` is where relative paths start. ``sources`` collects the names of what holds a password in
+    ``folder`` is where the relative paths of a file start. ``sources`` collects the names of what holds a password in
     clear.
     """
 
@@ -99,7 +99,7 @@ class Passwords:
         name = values.text(node, self._report)
         if name is None:
             return None
-        path = self._folder / name
+        path = self._folder / name if node.source else Path(name)  # a flag counts from where it is typed
         try:
             with path.open("rb") as file:
                 self._warn_if_exposed(node, path, file.fileno())

@@ -110,9 +110,7 @@ class _YAML:
         if depth > MAX_DEPTH:
             raise ConfigError([f"{self._source}: line {line}: nested deeper than {MAX_DEPTH} levels"])
         if self._count > MAX_NODES:
-            raise ConfigError(
-                [f"{self._source}: line {line}: aliases expand to more than {MAX_NODES} values"]
-            )
+            raise ConfigError([f"{self._source}: line {line}: more than {MAX_NODES} values, aliases counted"])
         if isinstance(node, yaml.MappingNode):
             return Node(self._mapping(node, path, depth), "", self._source, line, path)
         if isinstance(node, yaml.SequenceNode):

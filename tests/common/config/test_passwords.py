@@ -107,6 +107,18 @@ def test_password_file_loses_one_newline(passwords, report, tmp_path, content, p
     assert passwords.sources == set()
 
 
+def test_a_relative_path_starts_at_the_file_or_for_a_flag_at_the_working_directory(
+    passwords, report, tmp_path, monkeypatch
+):
+    for folder, password in [(tmp_path, "beside the file"), (tmp_path / "cwd", "here")]:
+        folder.mkdir(exist_ok=True)
+        (folder / "pw").write_text(password)
+        (folder / "pw").chmod(0o600)
+    monkeypatch.chdir(tmp_path / "cwd")
+    assert passwords.read_file(at("pw", "password_file")) == Secret("beside the file")
+    assert passwords.read_file(node_from("pw", "", "flag --password-file")) == Secret("here")
+
+
 def test_password_files_that_cannot_be_read(passwords, report, tmp_path):
     (tmp_path / "latin").write_bytes(b"hunter2\xff")
     (tmp_path / "large").write_bytes(b"hunter2" * 10_000)

@@ -20,7 +20,7 @@ from common.net import resolver as module
 from common.net.ares import AresChannel
 from common.net.loop import EventLoop
 from common.net.resolver import LIMIT, RESOLUTION_DELAY, Resolver
-from tests.driving import drive, settle
+from tests.driving import drive, pass_time, settle
 from tests.fakedns import FORGED, REFUSED, SERVFAIL, FakeDNS
 
 QUIET = {"watched": 0, "timers": 0}
@@ -124,8 +124,8 @@ def test_a_literal_calls_back_before_returning(clocked, make, dns, literal, addr
         "a\0b",
         "[::1",
         "ü" * 70,
-    ]
-    + [".".join(["x" * 49] * 5 + ["test"])],
+        ".".join(["x" * 49] * 5) + ".test",  # 254 characters
+    ],
 )
 def test_what_is_no_host_name_fails_at_once(clocked, make, dns, name):
     asked = Asked(make(clocked), name)
@@ -246,11 +246,9 @@ def test_a_family_that_never_answers_costs_fifty_milliseconds(clocked, clock, ma
     asked = Asked(resolver, "a.test")
     drive(clocked, lambda: clocked.statistics()["timers"] and dns.count("a.test") == 2)
     wait_for_answer(clocked, resolver)
-    clock.advance(RESOLUTION_DELAY * 0.98)
-    settle(clocked)
+    pass_time(clocked, clock, RESOLUTION_DELAY * 0.98)
     assert asked.answers == []
-    clock.advance(RESOLUTION_DELAY * 0.04)
-    settle(clocked)
+    pass_time(clocked, clock, RESOLUTION_DELAY * 0.04)
     assert asked.addresses == ["2001:db8::1" if kind == "A" else "192.0.2.1"]
     again = Asked(resolver, "a.test")
     assert again.at_once
@@ -269,7 +267,7 @@ def test_what_comes_late_goes_into_the_cache(clocked, clock, make, dns):
     resolver = make(clocked, patience=5)
     asked = Asked(resolver, "a.test")
     wait_for_answer(clocked, resolver)
-    clock.advance(RESOLUTION_DELAY)
+    pass_time(clocked, clock, RESOLUTION_DELAY)
     clocked.step(0)
     assert asked.addresses == ["192.0.2.1"]
     drive(clocked, lambda: len(Asked(resolver, "a.test").addresses) == 2)
@@ -294,11 +292,11 @@ def test_hits_do_not_prolong_an_answer(clocked, clock, make, dns):
     dns.add("a.test", "192.0.2.1", ttl=0)
     resolver = make(clocked)
     resolve(resolver, "a.test")
-    for _ in range(9):
-        clock.advance(0.1)
+    for _ in range(7):
+        pass_time(clocked, clock, 0.125)
         assert Asked(resolver, "a.test").at_once
     dns.add("a.test", "192.0.2.2", ttl=0)
-    clock.advance(0.1)
+    pass_time(clocked, clock, 0.125)
     assert resolve(resolver, "a.test").addresses == ["192.0.2.2"]
     assert dns.count("a.test", "A") == 2
 
@@ -309,9 +307,9 @@ def test_answers_are_kept_for_their_ttl_or_an_hour(clocked, clock, make, dns, tt
     dns.add("a.test", "192.0.2.1", "2001:db8::1", ttl=ttl)
     resolver = make(clocked)
     resolve(resolver, "a.test")
-    clock.advance(kept - 0.001)
+    pass_time(clocked, clock, kept - 0.125)
     assert Asked(resolver, "a.test").at_once
-    clock.advance(0.001)
+    pass_time(clocked, clock, 0.125)
     assert not Asked(resolver, "a.test").wait().at_once
     assert dns.count("a.test", "A") == 2
 
@@ -337,11 +335,11 @@ def test_that_a_name_does_not_exist_is_kept_for_five_seconds(clocked, clock, mak
     resolver = make(clocked)
     assert str(resolve(resolver, "a.test").error) == "a.test does not exist"
     dns.add("a.test", "192.0.2.1")
-    clock.advance(4.999)
+    pass_time(clocked, clock, 4.875)
     asked = Asked(resolver, "a.test")
     assert asked.at_once
     assert str(asked.error) == "a.test does not exist"
-    clock.advance(0.001)
+    pass_time(clocked, clock, 0.125)
     assert resolve(resolver, "a.test").addresses == ["192.0.2.1"]
 
 
@@ -400,11 +398,9 @@ def test_a_server_that_never_answers_is_given_up(clocked, clock, make, dns):
     dns.add("a.test", silent=True)
     resolver = make(clocked)
     asked = Asked(resolver, "a.test")
-    clock.advance(LIMIT - 0.001)
-    settle(clocked)
+    pass_time(clocked, clock, LIMIT - 0.125)
     assert asked.answers == []
-    clock.advance(0.001)
-    settle(clocked)
+    pass_time(clocked, clock, 0.125)
     assert type(asked.error) is ResolveFailed
     assert str(asked.error) == "no DNS server answered for a.test"
     assert resolver.statistics() == {"lookups": 0, "cached": 0}
@@ -412,11 +408,12 @@ def test_a_server_that_never_answers_is_given_up(clocked, clock, make, dns):
     assert resolve(resolver, "a.test").addresses == ["192.0.2.1"]
 
 
-def test_c_ares_gives_up_by_itself(loop, make, dns):
+def test_c_ares_gives_up_by_itself(loop, make, dns, monkeypatch):
+    monkeypatch.setattr(module, "TRIES", 2)
     dns.add("a.test", silent=True)
     assert str(resolve(make(loop), "a.test").error) == "no DNS server answered for a.test"
     assert loop.statistics() == QUIET
-    assert dns.count("a.test", "A") == module.TRIES
+    assert dns.count("a.test", "A") == 2
 
 
 def test_one_family_negative_and_one_silent_is_no_proof(clocked, clock, make, dns):
@@ -425,8 +422,7 @@ def test_one_family_negative_and_one_silent_is_no_proof(clocked, clock, make, dn
     asked = Asked(make(clocked), "a.test")
     drive(clocked, lambda: dns.count("a.test") == 2)
     settle(clocked)
-    clock.advance(LIMIT)
-    settle(clocked)
+    pass_time(clocked, clock, LIMIT)
     assert str(asked.error) == "no DNS server answered for a.test"
 
 
@@ -466,8 +462,7 @@ def test_forgeries_alone_are_no_answer(clocked, clock, make, dns):
     asked = Asked(make(clocked), "a.test")
     drive(clocked, lambda: dns.count("a.test") == 2)
     settle(clocked)
-    clock.advance(LIMIT)
-    settle(clocked)
+    pass_time(clocked, clock, LIMIT)
     assert asked.addresses == []
 
 
@@ -615,9 +610,9 @@ def test_an_answered_or_cancelled_query_holds_nothing(clocked, make, dns):
     reference = weakref.ref(cancelled)
     del cancelled
     assert reference() is None
-    drive(clocked, lambda: hasattr(answered, "addresses"))
     reference = weakref.ref(answered)
     del answered
+    drive(clocked, lambda: not resolver.statistics()["lookups"])
     assert reference() is None
 
 
@@ -693,9 +688,9 @@ def test_new_servers_are_asked_within_seconds(clocked, clock, network, dns, roam
         new.add("a.test", "192.0.2.2", ttl=0)
         network.servers = [new.server]
         resolv_conf.write_text("nameserver 192.0.2.54\n")
-        clock.advance(4.9)
+        pass_time(clocked, clock, 4.9)
         assert resolve(resolver, "a.test").addresses == ["192.0.2.1"]  # not looked at yet
-        clock.advance(1)
+        pass_time(clocked, clock, 1)
         assert resolve(resolver, "a.test").addresses == ["192.0.2.2"]
         assert [channel.closed for channel in network.channels] == [True, False]
 
@@ -705,9 +700,9 @@ def test_what_is_under_way_is_answered_by_the_old_servers(clocked, clock, networ
     dns.add("slow.test", "192.0.2.1", delay=0.1)
     waiting = Asked(resolver, "slow.test")
     resolv_conf.write_text("nameserver 192.0.2.54\n")
-    clock.advance(4.99)
+    pass_time(clocked, clock, 4.99)
     clocked.step(0)
-    clock.advance(0.01)
+    pass_time(clocked, clock, 0.01)
     with FakeDNS() as new:
         new.add("b.test", "192.0.2.2")
         network.servers = [new.server]
@@ -723,7 +718,7 @@ def test_an_unchanged_network_keeps_its_channel(clocked, clock, network, dns, ro
     dns.add("a.test", "192.0.2.1", ttl=0)
     for _ in range(9):
         resolve(resolver, "a.test")
-        clock.advance(6)
+        pass_time(clocked, clock, 6)
     assert len(network.channels) == 1
 
 
@@ -733,8 +728,7 @@ def test_servers_that_do_not_answer_are_looked_up_again(clocked, clock, network,
     resolv_conf.unlink()
     dns.add("a.test", silent=True)
     asked = Asked(resolver, "a.test")
-    clock.advance(LIMIT)
-    settle(clocked)
+    pass_time(clocked, clock, LIMIT)
     assert isinstance(asked.error, ResolveFailed)
     with FakeDNS() as new:
         new.add("a.test", "192.0.2.2")
@@ -750,9 +744,9 @@ def test_a_channel_is_used_for_a_minute(clocked, clock, network, make, dns, give
     dns.add("a.test")
     resolve(resolver, "a.test")
     dns.add("a.test", "192.0.2.1")
-    clock.advance(6)
+    pass_time(clocked, clock, 6)
     assert str(resolve(resolver, "a.test").error) == "a.test has no address"
-    clock.advance(60)
+    pass_time(clocked, clock, 60)
     assert resolve(resolver, "a.test").addresses == ["192.0.2.1"]
 
 
@@ -762,7 +756,7 @@ def test_a_channel_is_used_for_so_many_questions(clocked, clock, network, make, 
     for number in range(20):
         resolve(resolver, f"n{number}.test")
         assert len(network.channels) == 1  # nobody looks for five seconds
-    clock.advance(5)
+    pass_time(clocked, clock, 5)
     resolve(resolver, "a.test")
     assert len(network.channels) == 2
 
@@ -779,8 +773,7 @@ def test_close_forgets_everybody(clocked, clock, make, dns):
     resolver.close()
     assert clocked.statistics() == QUIET
     assert resolver.statistics()["lookups"] == 0
-    clock.advance(60)
-    settle(clocked)
+    pass_time(clocked, clock, 60)
     assert all(asked.answers == [] for asked in waiting)
 
 

@@ -34,7 +34,7 @@ def test_every_stage_has_its_row():
 
 
 def test_the_table():
-    assert NEXT_STAGES == {
+    assert {
         STAGE_INIT: {STAGE_ADDR, STAGE_DRAIN},
         STAGE_ADDR: {STAGE_DNS, STAGE_STREAM, STAGE_DRAIN},
         STAGE_DNS: {STAGE_CONNECTING, STAGE_DNS, STAGE_DRAIN},
@@ -42,7 +42,7 @@ def test_the_table():
         STAGE_STREAM: {STAGE_ADDR, STAGE_DNS, STAGE_DRAIN},
         STAGE_DRAIN: set(),
         STAGE_DESTROYED: set(),
-    }
+    } == NEXT_STAGES
 
 
 def test_any_living_stage_may_drain_and_nothing_leads_out_of_draining():

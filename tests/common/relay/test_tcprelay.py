@@ -496,8 +496,6 @@ def test_a_reply_that_cannot_be_sent_ends_the_connection(world):
     world.settle()
     client.break_off()
     target = FakeSocket()
-    with pytest.raises(AssertionError):  # of Toy, which streams on regardless; contained by its caller
-        raise AssertionError
     world.dialer.last.succeed(target)
     world.settle()
     assert (client.closed, target.closed) == (True, True)
@@ -774,7 +772,7 @@ def test_draining_answers_nothing_and_ends_at_the_deadline_from_accept(monkeypat
     world = World(monkeypatch, Silent)
     client, handler = world.connect()
     world.pass_time(20)
-    client.arrive(b"bad" + bytes(100_000))
+    client.arrive(b"bad\n" + bytes(100_000))
     world.settle()
     assert handler.stage == STAGE_DRAIN
     for _ in range(3):
@@ -1004,7 +1002,12 @@ def test_every_ending_gives_everything_back_without_the_gc(world, begin, ending)
                 world.dialer.last.fail(ConnectTimeout("no answer"))
             if ending == "out of time" and handler.stage == STAGE_STREAM and not handler.up.closed:
                 handler.destroy()  # it would live for ever
-        assert (handler.stage, handler.remote, handler.up, handler.down) == (STAGE_DESTROYED, None, None, None)
+        assert (handler.stage, handler.remote, handler.up, handler.down) == (
+            STAGE_DESTROYED,
+            None,
+            None,
+            None,
+        )
         del handler
         assert freed() is None
     finally:
@@ -1059,7 +1062,7 @@ def test_draining_the_program_ends_what_has_not_begun(world, begin):
 # -- R7 for whole connections ----------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_any_interleaving_with_any_end_keeps_what_was_said(data):
     """R7 with ends and resets: each end receives a prefix in order, and all of it unless that end broke."""
@@ -1070,7 +1073,9 @@ def test_any_interleaving_with_any_end_keeps_what_was_said(data):
         said = {client: b"", target: b""}
         for _ in range(data.draw(st.integers(1, 25))):
             sock = data.draw(st.sampled_from([client, target]))
-            action = data.draw(st.sampled_from(["say", "say", "room", "room", "step", "step", "end", "break"]))
+            action = data.draw(
+                st.sampled_from(["say", "say", "room", "room", "step", "step", "end", "break"])
+            )
             if action == "say" and not (sock.ended or sock.dead or sock.error):
                 piece = noise.randbytes(data.draw(st.integers(1, 200)))
                 said[sock] += piece
@@ -1107,7 +1112,7 @@ def test_any_interleaving_with_any_end_keeps_what_was_said(data):
 
 @pytest.fixture
 def real():
-    """A relay of ``Silent`` toys on loopback, and a way to connect to it."""
+    """A relay of toys on loopback, and a way to connect to it."""
     loop = EventLoop()
     listener = socket.create_server(("127.0.0.1", 0))
     relay = TCPRelay(

@@ -173,10 +173,10 @@ def test_stop_of_another_users_process_is_a_sentence(path, hold, monkeypatch):
 
 
 def test_stop_of_a_process_that_is_just_ending_waits_for_the_lock(path, hold, monkeypatch):
-    holder = hold()
+    holder, real_kill = hold(), os.kill
 
     def die_first(pid: int, number: int) -> None:
-        holder.kill()
+        real_kill(pid, signal.SIGKILL)
         holder.wait()
         raise ProcessLookupError
 

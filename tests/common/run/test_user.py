@@ -63,7 +63,7 @@ def test_a_refusal_is_a_sentence(calls, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "initgroups", refuse)
-    with pytest.raises(StartFailed, match="cannot become user .*: Operation not permitted; only root can"):
+    with pytest.raises(StartFailed, match=r"cannot become user .*: Operation not permitted; only root can"):
         become_user(SOMEBODY.pw_name)
 
 
