@@ -113,6 +113,10 @@ class ReplayDetected(AuthenticationFailed):
 class UpstreamError(RelayError):
     """The way to the server or to the target failed."""
 
+    def towards(self, place: str) -> None:
+        """Put ``place``, where it was to lead, in front of the sentence."""
+        self.args = (f"{place}: {self}",)
+
 
 class ResolveFailed(UpstreamError):
     """A name has no usable address."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import hmac
 import os
 import time
-from collections.abc import Mapping
 
 from common.app import RelayApp
 from common.crypto import Cipher
@@ -26,8 +24,11 @@ class LocalApp(RelayApp):
         config = self.config
         auth = None
         if config.auth:
+            # Imported here: hmac brings in a second copy of OpenSSL, 4 MB that an open front need not pay.
+            from sslocal.users import is_user
+
             passwords = {credential.user: credential.password.reveal() for credential in config.auth}
-            auth = functools.partial(_is_user, passwords)
+            auth = functools.partial(is_user, passwords)
         service = Service(
             Upstreams(
                 [
@@ -48,11 +49,3 @@ def _new_front(auth: Auth | None, via: str | None) -> FirstByteFront:
         socks5=functools.partial(Socks5Front, auth),
         http=functools.partial(HttpFront, auth, via=via),
     )
-
-
-def _is_user(passwords: Mapping[str, str], user: str, password: str) -> bool:
-    """Compare in constant time, for an unknown user too."""
-    expected = passwords.get(user)
-    given = password.encode("utf-8", "surrogateescape")
-    right = hmac.compare_digest(given, (expected or "").encode("utf-8", "surrogateescape"))
-    return right and expected is not None

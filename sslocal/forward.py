@@ -15,7 +15,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from common.errors import ProtocolError, ServerClosed, ServerStalled, UpstreamError
+from common.errors import (
+    BadRequest,
+    ProtocolError,
+    ServerClosed,
+    ServerStalled,
+    Truncated,
+    UpstreamError,
+)
 from common.proto.address import Address
 from common.proto.http_exchange import HttpExchange
 from common.relay.flow import Flow
@@ -67,7 +74,10 @@ class Forward:
         plain = session.open(data)
         if not plain:
             return b""
+        was_due = self._answer_is_due
         out = self.exchange.from_origin(memoryview(plain))
+        if was_due and not self._answer_is_due:
+            self.handler.watch_quiet()  # another limit applies now, and it may be shorter
         if self.exchange.switched:
             self._switch()
             return out + self.exchange.origin_leftover
@@ -102,7 +112,10 @@ class Forward:
         """One direction reached its end; unlike in a tunnel, HTTP's own framing says what that means."""
         handler = self.handler
         if flow is handler.up:
-            self.exchange.client_eof()
+            try:
+                self.exchange.client_eof()
+            except Truncated as error:
+                raise BadRequest(str(error)) from error
             handler.watch_quiet()
             return
         assert handler.session is not None
@@ -125,7 +138,7 @@ class Forward:
             handler.detach_flows()
             handler.redial()
             return
-        logger.info("%s: %s (%s)", handler.peer, error, handler.count(error))
+        logger.debug("%s: %s (%s)", handler.peer, error, handler.count(error))
         handler.conclude(self.exchange.fail(error))
 
     def _cause(self) -> UpstreamError:

@@ -81,7 +81,7 @@ class LocalHandler(TCPRelayHandler):
         self.request = request
         if request.command is Command.UDP_ASSOCIATE:
             raise Unsupported("UDP ASSOCIATE is not supported yet")
-        logger.info("%s wants %s", self.peer, request.address)
+        logger.debug("%s wants %s", self.peer, request.address)
         if request.command is Command.FORWARD:
             self._begin_forward(request)
         else:
@@ -112,7 +112,8 @@ class LocalHandler(TCPRelayHandler):
         self.upstream = next(self.candidates, None)
         if self.upstream is None:
             assert error is not None
-            logger.warning("no server could be reached: %s (%s)", error, self.count(error))
+            self.service.upstreams.report_unreachable(error)
+            self.count(error)
             self.fail(error)
             return
         self.session = self.upstream.cipher.client_stream(
@@ -122,7 +123,8 @@ class LocalHandler(TCPRelayHandler):
 
     def on_failed(self, error: UpstreamError) -> None:
         assert self.upstream is not None
-        logger.info("server %s: %s", self.upstream.address, error)
+        error.towards(f"the server {self.upstream.address} is out of reach")
+        logger.debug("%s: %s", self.peer, error)
         self.try_next_server(error)
 
     def on_connected(self) -> None:
@@ -259,7 +261,7 @@ class LocalHandler(TCPRelayHandler):
     # -- failures --------------------------------------------------------------------------------
 
     def on_protocol_error(self, error: RelayError) -> None:
-        logger.info("%s: %s (%s)", self.peer, error, self.count(error))
+        logger.debug("%s: %s (%s)", self.peer, error, self.count(error))
         self.fail(error)
 
     def fail(self, error: RelayError) -> None:

@@ -74,7 +74,7 @@ class ServerHandler(TCPRelayHandler):
         if opened is None:
             return
         target, self.early = opened
-        logger.info("%s wants %s", self.peer, target)
+        logger.debug("%s wants %s", self.peer, target)
         if target.port == 0:
             self._refuse(target, ConnectFailed("port 0 cannot be connected to"))
         else:
@@ -101,7 +101,7 @@ class ServerHandler(TCPRelayHandler):
         self._refuse(self.target, error)
 
     def _refuse(self, target: Address, error: UpstreamError) -> None:
-        logger.info("%s cannot have %s: %s (%s)", self.peer, target, error, self.count(error))
+        logger.debug("%s cannot have %s: %s (%s)", self.peer, target, error, self.count(error))
         self.conclude()
 
     # -- the stream ------------------------------------------------------------------------------
@@ -116,10 +116,10 @@ class ServerHandler(TCPRelayHandler):
     def on_protocol_error(self, error: RelayError) -> None:
         label = self.count(error)
         if self.stage == STAGE_STREAM:
-            logger.info("%s broke its stream: %s (%s)", self.peer, error, label)
+            logger.debug("%s broke its stream: %s (%s)", self.peer, error, label)
             self.conclude()
         elif isinstance(error, AuthenticationFailed) or self.stage in (STAGE_INIT, STAGE_ADDR):
-            logger.info("%s is not a client of ours: %s (%s)", self.peer, error, label)
+            logger.debug("%s is not a client of ours: %s (%s)", self.peer, error, label)
             self._drain()
         else:
             self.destroy()

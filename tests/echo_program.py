@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.processes import ROOT, free_port
 from tests.waiting import wait_until
 
+COMMAND = (sys.executable, "-m", "tests.echo_app", "sslocal")
 PASSWORD = "not-for-use-outside-of-tests"
 
 
@@ -44,24 +45,34 @@ class Place:
         self.config_path.write_text(json.dumps(settings))
         self.config_path.chmod(0o600)
 
-    def start(self, *flags: str, config: bool = True, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
-        """Start a program in the foreground, or a command."""
-        source = ("-c", str(self.config_path)) if config else ()
+    def argv(self, *flags: str) -> list[str]:
+        """Return the command line with this folder's configuration."""
+        return [*COMMAND, "-c", str(self.config_path), *flags]
+
+    def start(self, *flags: str) -> subprocess.Popen[str]:
+        """Start a program in the foreground, or a command; stdout and stderr are pipes."""
+        return self.run(*self.argv(*flags))
+
+    def start_without_config(self, *flags: str) -> subprocess.Popen[str]:
+        return self.run(*COMMAND, *flags)
+
+    def run(self, *argv: str) -> subprocess.Popen[str]:
+        """Start any process in this folder's environment; it is killed at the end."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.echo_app", "sslocal", *source, *flags],
+            argv,
             cwd=ROOT,
             env=self.environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=stderr,
+            stderr=subprocess.PIPE,
             text=True,
         )
         self._processes.append(process)
         return process
 
-    def command(self, *flags: str, config: bool = True) -> tuple[int, str, str]:
+    def command(self, *flags: str) -> tuple[int, str, str]:
         """Run a command to its end; return exit code, stdout and stderr."""
-        process = self.start(*flags, config=config)
+        process = self.start(*flags)
         out, err = process.communicate(timeout=30)
         assert "Traceback" not in err
         return process.returncode, out, err

@@ -25,6 +25,7 @@ from common.relay import tcprelay
 from common.relay.flow import Allowance
 from common.relay.listener import Admission, TCPRelay
 from common.relay.tcprelay import Limits, TCPRelayHandler
+from tests.clock import FakeClock
 
 LIMITS = Limits(handshake=60.0, connect=10.0, idle=None, half_close=300.0, keep_alive=15.0, no_delay=True)
 
@@ -32,19 +33,6 @@ LIMITS = Limits(handshake=60.0, connect=10.0, idle=None, half_close=300.0, keep_
 def os_error(code: int) -> OSError:
     """An OSError as the kernel's: with its message, and of its subclass."""
     return OSError(code, os.strerror(code))
-
-
-class FakeClock:
-    """Seconds that pass when told."""
-
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class FakeSocket:

@@ -81,6 +81,7 @@ def write_config(path: Path, settings: Mapping[str, object]) -> Path:
     """Write ``settings`` as JSON, without those that are None, and return the path."""
     given = {key: value for key, value in settings.items() if value is not None}
     path.write_text(json.dumps(given, indent=2))
+    path.chmod(0o600)
     return path
 
 
@@ -261,17 +262,18 @@ def running_pair(
         **(local_config or {}),
     }
     programs: list[Program] = []
+    halves = (
+        ("local", kinds[0], local_settings, local_port),
+        ("server", kinds[1], server_settings, server_port),
+    )
     try:
-        for role, kind, settings, port in (
-            ("server", kinds[1], server_settings, server_port),
-            ("local", kinds[0], local_settings, local_port),
-        ):
+        for role, kind, settings, port in halves:
             path = write_config(folder / f"{role}-{port}.json", settings)
             argv = (*COMMANDS[kind][role], "-c", str(path))
-            program = Program(argv, folder / f"{role}-{port}.log", env=env, nofile=nofile)
-            programs.append(program)
+            programs.append(Program(argv, folder / f"{role}-{port}.log", env=env, nofile=nofile))
+        for program, (_, _, _, port) in zip(programs, halves, strict=True):
             program.wait_listening(port, host)
-        pair = Pair(programs[1], programs[0], local_port, server_port, method, password)
+        pair = Pair(*programs, local_port, server_port, method, password)
         yield pair
         pair.stop()
     finally:

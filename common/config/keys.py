@@ -74,6 +74,8 @@ _NO_TUNNEL = "tunnels are not supported yet"
 _NO_TRANSPARENT = "transparent proxying is not supported"
 _NO_MANAGER = "the manager is not supported yet"
 _NO_ACL = "access lists are not supported yet"
+# Whoever asks for these relies on them: to go on without would open what they meant to close.
+_NO_OUTBOUND_PROXY = "connections can only go out directly; this is not supported yet"
 _NO_USERS = "users lists are not supported yet"
 _NO_PLUGIN = "plugins are not supported yet"
 _ONE_PROCESS = "one process serves all connections"
@@ -87,7 +89,7 @@ _OUTBOUND = (
     no_effect("outbound_bind_addr", note="connections leave from the system's choice of address"),
     no_effect("outbound_bind_interface", note="connections leave from the system's choice of interface"),
     no_effect("outbound_udp_allow_fragmentation", note=_NO_UDP),
-    no_effect("outbound_proxy", note="connections go out directly"),
+    refused("outbound_proxy", _NO_OUTBOUND_PROXY),
 )
 _PLUGIN = (
     refused("plugin", _NO_PLUGIN),
@@ -142,7 +144,7 @@ TOP = _table(
     *_OUTBOUND,
     silent("id"),
     refused("users", _NO_USERS, role="ssserver"),
-    no_effect("acl", note=_NO_ACL),
+    refused("acl", _NO_ACL),
     no_effect("balancer", note="servers are tried in their order"),
     no_effect("security", note="replays are always refused"),
     no_effect("online_config", note="nothing is fetched"),
@@ -202,7 +204,7 @@ SERVER = _table(
     no_effect("timeout", note="set it at the top level"),
     no_effect("tcp_weight", note="servers are tried in their order"),
     no_effect("udp_weight", note=_NO_UDP),
-    no_effect("acl", note=_NO_ACL),
+    refused("acl", _NO_ACL),
     no_effect("fast_open"),
 )
 
@@ -214,7 +216,7 @@ LOCAL = _table(
     used("socks5_auth_config_path"),
     used("http_auth_config_path"),
     silent("disabled"),
-    no_effect("acl", note=_NO_ACL),
+    refused("acl", _NO_ACL),
     no_effect("local_udp_address", note=_NO_UDP),
     no_effect("local_udp_port", note=_NO_UDP),
     no_effect("forward_address", note=_NO_TUNNEL),

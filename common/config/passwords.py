@@ -31,8 +31,8 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 class Passwords:
     """Reads the passwords of one configuration.
 
-    ``folder`` is where the relative paths of a file start. ``sources`` collects the names of what holds a password in
-    clear.
+    ``folder`` is where the relative paths of a file start. ``sources`` collects the names of what
+    holds a password in clear.
     """
 
     def __init__(self, report: Report, environ: Mapping[str, str], folder: Path) -> None:

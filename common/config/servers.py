@@ -111,6 +111,13 @@ class ServerReader:
         except ValueError as exc:
             self._report.problem(node, str(exc))
             return
+        try:
+            find_method(link.method)
+        except ValueError as exc:
+            if "method" not in self._forced:
+                # Where a link lacks its method, the password stands in its place.
+                self._report.problem(node, str(exc).replace(repr(link.method), "…"))
+                return
         if link.plugin:
             self._report.problem(node, "plugins are not supported yet")
         host, port = link.address

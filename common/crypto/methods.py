@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import difflib
 import enum
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -219,7 +218,9 @@ def evp_bytes_to_key(password: bytes, size: int) -> bytes:
     """Return the SIP004 master key: OpenSSL's EVP_BytesToKey with MD5, no salt, one round."""
     key = digest = b""
     while len(key) < size:
-        digest = hashlib.md5(digest + password, usedforsecurity=False).digest()
+        md5 = hashes.Hash(hashes.MD5())
+        md5.update(digest + password)
+        digest = md5.finalize()
         key += digest
     return key[:size]
 

@@ -154,7 +154,6 @@ class Dial:
         self._deadline.cancel()
         if self._next is not None:
             self._next.cancel()
-        self._waiting.clear()
         attempts, self._attempts = self._attempts, []
         for attempt in attempts:
             attempt.close()

@@ -180,10 +180,11 @@ class TCPRelayHandler:
         self.up = Flow(self, self.local, self.remote, up)
         self.down = Flow(self, self.remote, self.local, down)
         self.last_active = self.loop.now
-        if self.remote.pending is None:
-            self.local.want(self.local.events | READ)
-        if self.local.pending is None:
-            self.remote.want(self.remote.events | READ)
+        for flow in (self.up, self.down):
+            if flow.sink.pending is None:
+                flow.resume()
+            else:
+                flow.source.want(flow.source.events & ~READ)
         self.watch_quiet()
 
     def read_prologue(self) -> None:

@@ -98,7 +98,7 @@ def _serve(serve: Callable[[Ready], int], pipe: int) -> int:
             pipe = -1
 
     try:
-        return serve(lambda sentence: report(0, sentence))
+        return serve(lambda sentence: report(0, f"started as process {os.getpid()}, {sentence}"))
     except RelayError as exc:
         code = 2 if isinstance(exc, ConfigError) else 1
         report(code, str(exc))

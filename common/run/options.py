@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from common.config import Secret
 from common.config.schema import Role
+from common.config.ss_url import is_ss_url
 from common.errors import RelayError
 
 DAEMON_WORDS = ("start", "stop", "restart")
@@ -122,7 +123,7 @@ def parse_options(role: Role, argv: Sequence[str]) -> Options:
     if rest:
         raise UsageError(f"{_describe(rest)}; see {role} --help")
     links = [link for link in (found.link, found.server_url) if link is not None]
-    if len(links) > 1 or not all(_LINK.fullmatch(link) for link in links):
+    if len(links) > 1 or not all(map(is_ss_url, links)):
         raise UsageError(f"expected flags and at most one ss:// link; see {role} --help")
     overrides: dict[str, object] = {key: getattr(found, key, None) for key in _KEYS}
     if found.password is not None:

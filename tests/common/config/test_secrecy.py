@@ -56,7 +56,7 @@ def outcome(role, text, **options):
     return "\n".join([*config.warnings, *config.describe(), repr(config)])
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     SECRETS,
     ODD,

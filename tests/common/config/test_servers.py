@@ -141,7 +141,9 @@ def test_port_0_is_for_listening():
         (top(method="aes-256-gmc"), ["method: unknown method 'aes-256-gmc' (did you mean 'aes-256-gcm'?)"]),
         (top(method=KEYED, password="x"), [f"password: {KEYED} needs base64 of 32 bytes, got"]),
         ({"server": link(plugin="v2ray-plugin")}, ["server: plugins are not supported yet"]),
-        ({"server": link(method="rc4-md5")}, ["server.method: method 'rc4-md5' is a stream cipher"]),
+        ({"server": link(method="rc4-md5")}, ["server: method … is a stream cipher"]),
+        ({"server": "ss://not:a%20secret@h:1"}, ["server: unknown method …; known are"]),
+        ({"server": "ss://aes-256-gmc:x@h:1"}, ["server: unknown method … (did you mean 'aes-256-gcm'?)"]),
         ({"server": link(password="")}, ["server.password: is empty: run"]),
         (top(servers="x"), ["servers: expected a list, got text"]),
         ({"servers": []}, ["servers: holds no server that is not disabled"]),
@@ -298,6 +300,11 @@ def test_flags_win_over_every_section():
         server("b", 5),
         server("l.example", 5, name="tag"),
     ]
+
+
+def test_a_method_flag_stands_in_for_a_method_nobody_has():
+    found = servers({"server": link(method="rc4-md5")}, flags={"method": GCM})
+    assert found == [server("l.example", 99, name="tag")]
 
 
 def test_problems_name_the_flag():

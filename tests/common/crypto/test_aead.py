@@ -21,6 +21,7 @@ from common.crypto.aead import (
     MAX_EMPTY_CHUNKS,
     MAX_INPUT,
     OVERHEAD,
+    SCRATCH_SIZE,
     SMALL,
     Opener,
     Sealer,
@@ -178,7 +179,7 @@ def test_chunks_are_full(method, over, begun):
     assert bytes(receive.open(wire)) == bytes(size)
 
 
-@pytest.mark.parametrize("size", [512 * 1024, MAX_INPUT, MAX_INPUT + 1, 1_363_149])
+@pytest.mark.parametrize("size", [512 * 1024, MAX_INPUT, MAX_INPUT + 1, SCRATCH_SIZE + 1, 1_363_149])
 @pytest.mark.parametrize("method", [AES, WIDE], ids=lambda m: m.name)
 def test_large_inputs(method, size):
     """512 KiB is what a relay reads at once; 1.3 MiB is more than the scratch holds."""

@@ -71,6 +71,14 @@ def test_timed_salts_are_held_long_enough_wherever_they_fall():
                     assert not seen.add(salt(old), now)
 
 
+def test_timed_salts_are_held_long_enough_under_load():
+    """Four a second, so that some come just before the generations change."""
+    seen = TimedSalts()
+    for quarter in range(4 * 300):
+        assert seen.add(salt(quarter), NOW + quarter / 4)
+        assert quarter < 243 or not seen.add(salt(quarter - 243), NOW + quarter / 4)
+
+
 def test_timed_salts_are_let_go():
     seen = TimedSalts()
     for number in range(10_000):
@@ -82,9 +90,9 @@ def test_timed_salts_are_let_go():
 def test_timed_salts_after_a_pause():
     seen = TimedSalts()
     seen.add(salt(1), NOW)
-    assert seen.add(salt(2), NOW + 3600)
+    assert seen.add(salt(2), NOW + 2 * HOLD)
     assert len(seen._newer) + len(seen._older) == 1
-    assert seen.add(salt(1), NOW + 3600)
+    assert seen.add(salt(1), NOW + 2 * HOLD)
 
 
 def test_a_clock_set_back_shortens_nothing():

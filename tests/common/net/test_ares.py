@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.net.ares import AAAA, A, Answer, AresChannel, Outcome
-from common.net.loop import EventLoop
+from common.net.loop import READ, EventLoop
 from common.proto.address import parse_ip
 from tests.driving import drive, settle
 from tests.fakedns import REFUSED, SERVFAIL, FakeDNS
@@ -147,6 +147,23 @@ def test_closing_from_within_an_answer(loop, dns, channel):
     drive(loop, lambda: answers)
     settle(loop)
     assert loop.statistics() == QUIET
+
+
+def test_an_event_of_the_batch_in_which_the_channel_was_closed(loop, dns, channel):
+    """R10."""
+    dns.add("a.test", silent=True)
+    channel.ask("a.test", A, lambda answer: pytest.fail("answered"))
+    (sock,) = channel._sockets.values()
+    channel.close()
+    sock.on_event(READ)
+
+
+def test_the_systems_servers():
+    loop = EventLoop()
+    channel = AresChannel(loop, [], patience=1, tries=1)
+    channel.retire()
+    assert channel.closed
+    loop.close()
 
 
 def test_asking_from_within_an_answer(loop, dns, channel):

@@ -218,6 +218,24 @@ def test_one_refused_and_one_silent_is_a_timeout(clocked, clock, outcome):
     assert text(dead) not in str(outcome.error)
 
 
+def test_a_silent_address_stays_in_the_race_when_the_others_have_failed(clocked, clock, outcome):
+    with silent() as quiet, refusing() as dead:
+        dial(clocked, [quiet, dead], outcome, timeout=3)
+        clock.advance(STAGGER)
+        settle(clocked)
+        assert clocked.statistics() == {"watched": 1, "timers": 1}
+        clock.advance(3)
+        settle(clocked)
+    assert str(outcome.error) == f"connecting to {text(quiet)}: no answer within 3 s"
+
+
+def test_no_time_at_all(clocked, outcome):
+    dial(clocked, [at("fe80::1", 9)], outcome, timeout=0)
+    settle(clocked)
+    assert type(outcome.error) is ConnectFailed
+    assert clocked.statistics() == {"watched": 0, "timers": 0}
+
+
 def refuse_with(codes):
     """Stand in for ``connect_to``: fail with the errno listed for the port."""
 
@@ -335,7 +353,7 @@ def test_cancel_after_the_callback_leaves_the_socket_alone(loop, outcome):
             assert accepted.recv(1) == b"x"
 
 
-def test_cancel_within_the_batch_in_which_it_connects(loop, outcome):
+def test_cancel_within_the_batch_in_which_it_connects(loop, caplog):
     """R10: the event that is under way for a cancelled attempt does nothing."""
     other = Outcome()
     dials = []
@@ -350,6 +368,7 @@ def test_cancel_within_the_batch_in_which_it_connects(loop, outcome):
         drive(loop, lambda: other.calls)
         settle(loop)
     assert other.calls == 1
+    assert caplog.records == []
     assert loop.statistics() == {"watched": 0, "timers": 0}
     other.sock.close()
 

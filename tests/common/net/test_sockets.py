@@ -56,7 +56,12 @@ def test_listens(host):
             listener.accept()
 
 
-def test_localhost_means_ipv4_first():
+def test_a_name_means_its_ipv4_address_first(monkeypatch):
+    found = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
     with listen(Address("localhost", 0)) as listener:
         assert listener.getsockname()[0] == "127.0.0.1"
 
@@ -288,6 +293,7 @@ class FakeResource:
         (FakeResource(256, -1, most=10240), 4096, 4096),
         (FakeResource(256, 4096, most=9999), 8192, 4096),  # over the hard limit, without root
         (FakeResource(256, -1, most=math.inf), None, sys.maxsize),
+        (FakeResource(256, 256, most=64), 8192, 256),  # refuses everything
     ],
 )
 def test_raise_nofile_elsewhere(monkeypatch, system, limit, result):

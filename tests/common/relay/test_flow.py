@@ -24,7 +24,8 @@ from common.relay.flow import (
     Side,
     discard,
 )
-from tests.fakes import FakeClock, FakeSelector, FakeSocket, os_error, settle
+from tests.clock import FakeClock
+from tests.fakes import FakeSelector, FakeSocket, os_error, settle
 
 _SCRATCH = bytearray(4096)
 

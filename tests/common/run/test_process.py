@@ -9,6 +9,7 @@ import selectors
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -194,7 +195,9 @@ def test_a_busy_port_is_a_sentence_and_exit_code_1(place):
 def test_a_foreign_address_is_a_sentence_and_exit_code_1(place):
     code, _, err = place.command("-b", "192.0.2.1")
     assert code == 1
-    assert err == f"sslocal: cannot listen on 192.0.2.1:{place.port}: this machine has no such address\n"
+    assert err.endswith(
+        f"sslocal: cannot listen on 192.0.2.1:{place.port}: this machine has no such address\n"
+    )
 
 
 def test_a_log_file_that_cannot_be_opened_is_a_sentence(place):
@@ -270,6 +273,52 @@ def test_select_is_what_the_variable_asks_for():
         with pytest.raises(ConfigError):
             run(make_app, Config("test", ()), environ={"SHADOWRELAY_SELECTOR": value})
         assert type(loops.pop()._selector) is kind
+
+
+WINDOWS = """
+import os, runpy, signal, sys
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[name] = None
+for name in ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD"):
+    delattr(signal, name)
+for name in ("fork", "geteuid", "getuid", "setuid", "initgroups", "pread"):
+    delattr(os, name)
+sys.argv[0] = "echo_app"
+runpy.run_module("tests.echo_app", run_name="__main__")
+"""
+
+
+def windows(place: Place, *flags: str) -> subprocess.Popen[str]:
+    """Start the program with what Windows lacks taken away."""
+    return place.run(sys.executable, "-c", WINDOWS, "sslocal", "-c", str(place.config_path), *flags)
+
+
+def test_it_runs_and_stops_without_what_windows_lacks(place):
+    place.environ["SHADOWRELAY_SELECTOR"] = "select"
+    process = windows(place, "--log-file", str(place.log_path))
+    place.wait_listening(process)
+    with place.connect() as sock:
+        assert echo(sock)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10) == ("", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["-d", "--pid-file", "x.pid"], "daemon mode needs a Unix system"),
+        (["--pid-file", "x.pid"], "pid files need a Unix system"),
+        (["--user", "nobody"], "this system has no users to change to"),
+    ],
+)
+def test_what_windows_lacks_is_a_sentence_there(place, flags, sentence, tmp_path):
+    flags = [str(tmp_path / flag) if flag == "x.pid" else flag for flag in flags]
+    process = windows(place, "--log-file", str(place.log_path), *flags)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert err.startswith(f"sslocal: {sentence}")
+    assert len(err.splitlines()) == 1
 
 
 # -- the log while running -----------------------------------------------------------------------

@@ -1,0 +1,75 @@
+"""An sslocal on fakes: real fronts, real ``none`` streams, servers that the test plays.
+
+The wire of method ``none`` is the address and then the payload as it is, so a test reads what the
+server was sent without a codec of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+from common.crypto import Cipher
+from common.proto.address import Address, encode_address
+from sslocal.app import _new_front
+from sslocal.tcp import LocalHandler, Service
+from sslocal.upstreams import Upstream, Upstreams
+from tests.fakes import LIMITS, FakeSocket, World
+
+SERVER = Address("198.51.100.1", 8388)
+SOCKS_GREETING = b"\x05\x01\x00"
+SOCKS_ACCEPTED = b"\x05\x00\x00\x01\0\0\0\0\0\0"
+HTTP_ACCEPTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+def socks_request(target: Address, command: int = 1) -> bytes:
+    return b"\x05%c\x00%b" % (command, encode_address(target))
+
+
+def header(host: str = "origin.example", port: int = 80) -> bytes:
+    """What begins a ``none`` stream."""
+    return encode_address(Address(host, port))
+
+
+class LocalWorld(World):
+    """``connect`` accepts a client; ``server`` is the far end of the latest stream."""
+
+    def __init__(
+        self,
+        monkeypatch: Any,
+        *,
+        servers: tuple[Address, ...] = (SERVER,),
+        method: str = "none",
+        password: str = "",
+        auth: Any = None,
+        limits: Any = LIMITS,
+    ) -> None:
+        cipher = Cipher.from_password(method, password)
+        self.random = itertools.count(1)
+        self.upstreams = Upstreams([Upstream(address, cipher) for address in servers])
+        service = Service(
+            self.upstreams,
+            new_front=functools.partial(_new_front, auth, None),
+            clock=lambda: 1_700_000_000.0,
+            random=lambda size: next(self.random).to_bytes(size, "big"),
+        )
+        super().__init__(monkeypatch, functools.partial(LocalHandler, service=service), limits=limits)
+
+    def ask(self, data: bytes, client: FakeSocket | None = None) -> tuple[FakeSocket, Any]:
+        """Connect a client that sends ``data``."""
+        client, handler = self.connect(client)
+        client.arrive(data)
+        self.settle()
+        return client, handler
+
+    def reach(self, server: FakeSocket | None = None) -> FakeSocket:
+        """Let the dial under way succeed."""
+        server = self.dialer.last.succeed(server)
+        self.settle()
+        return server
+
+    def fetch(self, request: bytes, **kwargs: Any) -> tuple[FakeSocket, Any, FakeSocket]:
+        """A client that sends ``request``, its handler, and the server that was reached for it."""
+        client, handler = self.ask(request, **kwargs)
+        return client, handler, self.reach()

@@ -1,0 +1,487 @@
+"""``LocalHandler``: CONNECT and SOCKS clients, servers that fail, and the header that waits."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import weakref
+
+import pytest
+
+from common.errors import AuthenticationFailed, BadRequest, ConnectFailed, ConnectTimeout, ResolveFailed
+from common.net.loop import READ
+from common.proto.address import Address
+from common.relay.stages import (
+    STAGE_ADDR,
+    STAGE_CONNECTING,
+    STAGE_DESTROYED,
+    STAGE_DNS,
+    STAGE_DRAIN,
+    STAGE_STREAM,
+)
+from common.relay.tcprelay import LINGER
+from sslocal.tcp import HEADER_HOLD
+from tests.fakes import LIMITS, FakeSocket
+from tests.local_world import (
+    HTTP_ACCEPTED,
+    SERVER,
+    SOCKS_ACCEPTED,
+    SOCKS_GREETING,
+    LocalWorld,
+    header,
+    socks_request,
+)
+
+TARGET = Address("origin.example", 80)
+SOCKS = SOCKS_GREETING + socks_request(TARGET)
+HTTP = b"CONNECT origin.example:80 HTTP/1.1\r\nHost: origin.example:80\r\n\r\n"
+SOCKS4 = b"\x04\x01\x00\x50\x00\x00\x00\x01me\x00origin.example\x00"
+SOCKS4_ACCEPTED = b"\x00\x5a\x00\x00\x00\x00\x00\x00"
+
+FRONTS = {
+    "socks5": (SOCKS, b"\x05\x00" + SOCKS_ACCEPTED),
+    "socks4a": (SOCKS4, SOCKS4_ACCEPTED),
+    "http": (HTTP, HTTP_ACCEPTED),
+}
+
+
+@pytest.fixture
+def world(monkeypatch):
+    return LocalWorld(monkeypatch)
+
+
+# -- from request to stream ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bite", [None, 1])
+@pytest.mark.parametrize("front", FRONTS)
+def test_every_front_ends_in_the_same_stream(world, front, bite):
+    """M1 in the small, K2, W11: one port, three protocols, in any pieces."""
+    request, replies = FRONTS[front]
+    client = FakeSocket()
+    client.bite = bite
+    client, _handler, server = world.fetch(request, client=client)
+    assert world.dialer.last.addresses == [(SERVER.host, SERVER.port)]
+    assert client.take() == replies
+    client.bite = None
+    client.arrive(b"ping")
+    world.settle()
+    assert server.take() == header() + b"ping"
+    server.arrive(b"pong")
+    world.settle()
+    assert client.take() == b"pong"
+    client.end()
+    server.end()
+    world.settle()
+    world.check_idle()
+
+
+def test_success_is_told_when_the_stream_stands_and_not_before(world):
+    """W27"""
+    client, handler = world.ask(SOCKS)
+    assert handler.stage == STAGE_CONNECTING
+    assert client.take() == b"\x05\x00", "the method choice alone"
+    world.reach()
+    assert client.take() == SOCKS_ACCEPTED
+
+
+def test_replies_of_the_handshake_go_the_one_way_of_all_bytes(world):
+    """W4: the method choice is still pending when the stream stands and the server speaks."""
+    client, _handler = world.ask(SOCKS_GREETING, client=FakeSocket(room=0))
+    client.arrive(socks_request(TARGET) + b"hello")
+    world.settle()
+    server = world.reach()
+    assert server.take() == header() + b"hello"
+    server.arrive(b"world")
+    world.settle()
+    client.room = 3
+    world.settle()
+    client.room = None
+    world.settle()
+    assert client.take() == b"\x05\x00" + SOCKS_ACCEPTED + b"world"
+
+
+def test_a_client_that_cannot_be_told_is_let_go(world):
+    client, _handler = world.ask(SOCKS)
+    client.break_off(errno.EPIPE)
+    server = world.reach()
+    assert (server.sent, server.closed) == (b"", True)
+    world.check_idle()
+
+
+# -- the header waits for the first payload ----------------------------------------------------------
+
+
+def test_header_and_first_payload_leave_in_one_send(world):
+    """W37"""
+    client, _handler, server = world.fetch(HTTP)
+    world.pass_time(HEADER_HOLD - 0.001)
+    assert server.sends == []
+    client.arrive(b"hello")
+    world.settle()
+    client.arrive(b"again")
+    world.settle()
+    assert server.sends == [header() + b"hello", b"again"]
+    assert world.loop.statistics()["timers"] == 0
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_payload_behind_the_request_leaves_with_the_header(world, front):
+    """K2"""
+    _client, handler, server = world.fetch(FRONTS[front][0] + b"hello")
+    assert server.sends == [header() + b"hello"]
+    assert handler.up.total == 5
+    assert world.loop.statistics()["timers"] == 0
+
+
+def test_a_silent_clients_header_goes_alone_after_its_time(world):
+    """The client waits for the target to speak first: 50 ms, on the loop's clock."""
+    client, _handler, server = world.fetch(SOCKS)
+    world.pass_time(HEADER_HOLD - 0.001)
+    assert server.sends == []
+    world.pass_time(0.001)
+    assert server.sends == [header()]
+    server.arrive(b"220 ready")
+    world.settle()
+    client.take()
+    client.arrive(b"EHLO")
+    world.settle()
+    assert server.sends == [header(), b"EHLO"]
+
+
+def test_a_header_that_does_not_fit_holds_the_client_back(world):
+    client, handler, server = world.fetch(SOCKS)
+    server.room = 4
+    world.pass_time(HEADER_HOLD)
+    client.arrive(b"hello")
+    assert world.settle() == 0
+    assert not handler.local.events & READ
+    server.room = None
+    world.settle()
+    assert server.take() == header() + b"hello"
+
+
+@pytest.mark.parametrize("room", [None, 4])
+def test_a_client_that_ends_before_it_sent_anything(world, room):
+    """The header still goes first, and then the end."""
+    client, _handler, server = world.fetch(SOCKS)
+    server.room = room
+    client.end()
+    world.settle()
+    assert server.shut == (room is None)
+    server.room = None
+    world.settle()
+    assert (server.take(), server.shut) == (header(), True)
+    assert world.loop.statistics()["timers"] == 1, "the half-close limit, and no header"
+    client.take()
+    server.arrive(b"whole answer").end()
+    world.settle()
+    assert client.take() == b"whole answer"
+    world.check_idle()
+
+
+def test_a_client_that_ended_before_the_server_was_reached(world):
+    client, _handler = world.ask(SOCKS)
+    client.end()
+    server = world.reach()
+    assert (server.take(), server.shut) == (header(), True)
+
+
+def test_a_header_that_nobody_takes(world):
+    """The server reset the stream before the header: nothing is written twice, nothing hangs."""
+    client, handler, server = world.fetch(SOCKS)
+    client.end()
+    server.break_off()
+    handler.local.on_event(READ)
+    world.settle()
+    assert server.sends == []
+    world.check_idle()
+
+
+def test_a_server_that_leaves_before_the_header_was_due(world):
+    client, _handler, server = world.fetch(SOCKS)
+    client.take()
+    server.end()
+    world.settle()
+    assert client.shut
+    world.pass_time(HEADER_HOLD)
+    client.end()
+    world.settle()
+    world.check_idle()
+
+
+# -- servers that fail -------------------------------------------------------------------------------
+
+TWO = (Address("198.51.100.1", 8388), Address("198.51.100.2", 8388))
+NAMES = (Address("one.example", 8388), Address("two.example", 8388))
+
+
+def test_the_next_server_is_tried(monkeypatch):
+    world = LocalWorld(monkeypatch, servers=TWO)
+    client, _handler = world.ask(HTTP + b"hello")
+    world.dialer.last.fail(ConnectFailed("refused"))
+    assert world.dialer.last.addresses == [("198.51.100.2", 8388)]
+    server = world.reach()
+    assert client.take() == HTTP_ACCEPTED
+    assert server.take() == header() + b"hello"
+
+
+def test_the_server_that_worked_is_tried_first_by_the_next_client(monkeypatch):
+    world = LocalWorld(monkeypatch, servers=TWO)
+    world.ask(SOCKS)
+    world.dialer.last.fail(ConnectTimeout("silent"))
+    world.reach()
+    world.ask(SOCKS)
+    assert world.dialer.last.addresses == [("198.51.100.2", 8388)]
+    world.dialer.last.fail(ConnectFailed("refused"))
+    assert world.dialer.last.addresses == [("198.51.100.1", 8388)]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_names_of_servers_that_do_not_resolve_are_passed_over(monkeypatch, at_once):
+    world = LocalWorld(monkeypatch, servers=NAMES)
+    if at_once:
+        world.resolver.known["one.example"] = ResolveFailed("no such name")
+    client, handler = world.ask(SOCKS)
+    if not at_once:
+        world.resolver.answer("one.example", ResolveFailed("no such name"))
+    assert (handler.stage, world.resolver.waiting) == (STAGE_DNS, ["two.example"])
+    world.resolver.answer("two.example", "198.51.100.2")
+    world.reach()
+    assert client.take() == b"\x05\x00" + SOCKS_ACCEPTED
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_client_that_goes_while_the_second_name_is_looked_up(monkeypatch, at_once):
+    """W20, R8: the lookup it is waiting for by now is the one that is cancelled."""
+    world = LocalWorld(monkeypatch, servers=NAMES)
+    if at_once:
+        world.resolver.known["one.example"] = ResolveFailed("no such name")
+    _client, handler = world.ask(SOCKS)
+    if not at_once:
+        world.resolver.answer("one.example", ResolveFailed("no such name"))
+    handler.destroy()
+    world.check_idle()
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "reply"),
+    [
+        (SOCKS, ConnectFailed("refused", errno.ECONNREFUSED), b"\x05\x00\x05\x05\x00\x01\0\0\0\0\0\0"),
+        (SOCKS, ConnectTimeout("silent"), b"\x05\x00\x05\x04\x00\x01\0\0\0\0\0\0"),
+        (SOCKS4, ConnectFailed("refused"), b"\x00\x5b\x00\x00\x00\x00\x00\x00"),
+        (HTTP, ConnectFailed("refused by all"), b"HTTP/1.1 502 Bad Gateway\r\n"),
+        (HTTP, ConnectTimeout("silent"), b"HTTP/1.1 504 Gateway Timeout\r\n"),
+    ],
+)
+def test_when_no_server_is_left_the_client_is_told_once(monkeypatch, caplog, request_, error, reply):
+    """H7, K5: in its own protocol, with the cause of the last one."""
+    world = LocalWorld(monkeypatch, servers=TWO)
+    client, handler = world.ask(request_)
+    world.dialer.last.fail(ConnectFailed("the first"))
+    world.dialer.last.fail(error)
+    world.settle()
+    told = client.take()
+    assert told.startswith(reply)
+    assert told.count(b"HTTP/1.1") <= 1
+    assert (client.shut, handler.stage) == (True, STAGE_DRAIN)
+    label = "connect_timeout" if isinstance(error, ConnectTimeout) else "connect"
+    assert world.counters == {"accepted": 1, label: 1}
+    assert [record.levelname for record in caplog.records if record.levelname != "INFO"] == ["WARNING"]
+    world.pass_time(LINGER)
+    world.check_idle()
+
+
+# -- clients that ask for the wrong thing --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "reply", "label"),
+    [
+        (SOCKS_GREETING + socks_request(TARGET, 2), b"\x05\x00\x05\x07\x00\x01\0\0\0\0\0\0", "unsupported"),
+        (SOCKS_GREETING + socks_request(TARGET, 3), b"\x05\x00\x05\x07\x00\x01\0\0\0\0\0\0", "unsupported"),
+        (b"\x05\x01\x01", b"\x05\xff", "unsupported"),
+        (b"GET http://\r\n\r\n", b"HTTP/1.1 400 Bad Request\r\n", "bad_request"),
+        (b"\x16\x03\x01", b"", "bad_request"),
+    ],
+)
+def test_requests_that_cannot_be_served_are_refused_once_and_dial_nobody(world, request_, reply, label):
+    """K5: BIND, UDP (for now), no acceptable method, bad syntax, and TLS on the plain port."""
+    client, handler = world.ask(request_)
+    told = client.take()
+    assert told[: len(reply)] == reply
+    assert told.startswith(b"HTTP") or told == reply
+    assert world.dialer.dials == []
+    assert (client.shut, handler.stage) == (True, STAGE_DRAIN)
+    assert world.counters[label] == 1
+    world.pass_time(LINGER)
+    world.check_idle()
+
+
+def test_a_wrong_password_opens_nothing(monkeypatch):
+    """H8, M10"""
+    world = LocalWorld(monkeypatch, auth=lambda user, password: False)
+    client, _handler = world.ask(HTTP)
+    assert client.take().startswith(b"HTTP/1.1 407 ")
+    socks, _handler = world.ask(b"\x05\x01\x02\x01\x01u\x01p" + socks_request(TARGET))
+    assert socks.take() == b"\x05\x02\x01\x01"
+    assert (world.dialer.dials, world.resolver.asked) == ([], [])
+    assert world.counters["credentials"] == 2
+
+
+def test_the_right_password_opens_the_way(monkeypatch):
+    world = LocalWorld(monkeypatch, auth=lambda user, password: (user, password) == ("u", "p"))
+    client, _handler, _server = world.fetch(b"\x05\x01\x02\x01\x01u\x01p" + socks_request(TARGET))
+    assert client.take() == b"\x05\x02\x01\x00" + SOCKS_ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("begun", "told"), [(b"", b""), (b"\x05\x01", b"\x05\xff"), (b"CONNECT a", b"HTTP/1.1 408 ")]
+)
+def test_a_client_that_does_not_finish_asking(world, begun, told):
+    """W38"""
+    client, handler = world.ask(begun)
+    world.pass_time(LIMITS.handshake - 0.01)
+    assert client.sent == b""
+    world.pass_time(0.01)
+    assert client.take()[: len(told) or None] == told
+    assert world.counters["handshake_timeout"] == 1
+    world.pass_time(LINGER)
+    assert handler.stage == STAGE_DESTROYED
+    world.check_idle()
+
+
+def test_a_target_without_a_wire_form_is_the_clients_error(world, monkeypatch):
+    def no_wire_form(*args, **kwargs):
+        raise BadRequest("host name cannot be encoded")
+
+    client, _handler = world.connect()
+    monkeypatch.setattr(type(next(world.upstreams.in_turn()).cipher), "client_stream", no_wire_form)
+    client.arrive(HTTP)
+    world.settle()
+    assert client.take().startswith(b"HTTP/1.1 400 ")
+    assert world.dialer.dials == []
+
+
+# -- a running stream ----------------------------------------------------------------------------------
+
+
+def test_a_stream_that_breaks_its_protocol_is_ended_without_words(world):
+    """The client was told success; anything more would look like the target's."""
+    client, handler, server = world.fetch(HTTP + b"hello")
+    client.take()
+
+    def refuse(data):
+        raise AuthenticationFailed("tag")
+
+    server.arrive(b"good")
+    world.settle()
+    handler.down.transform = refuse
+    server.arrive(b"bad")
+    world.settle()
+    assert (client.take(), client.shut, server.closed) == (b"good", True, True)
+    assert world.counters["authentication"] == 1
+    client.end()
+    world.settle()
+    world.check_idle()
+
+
+def test_a_server_that_ends_inside_a_chunk(monkeypatch):
+    world = LocalWorld(monkeypatch, method="aes-256-gcm", password="correct horse")
+    client, _handler, server = world.fetch(HTTP + b"hello")
+    client.take()
+    server.arrive(bytes(40)).end()
+    world.settle()
+    assert (client.sent, client.shut) == (b"", True)
+    assert world.counters["truncated"] == 1
+
+
+def test_a_server_that_leaves_without_an_answer_ends_the_stream(world):
+    client, _handler, server = world.fetch(HTTP + b"hello")
+    client.take()
+    server.end()
+    world.settle()
+    assert (client.sent, client.shut) == (b"", True)
+    client.end()
+    world.settle()
+    world.check_idle()
+
+
+def test_what_the_server_said_before_a_reset_is_delivered(world):
+    """R6"""
+    client, _handler, server = world.fetch(HTTP + b"hello")
+    client.take()
+    client.room = 1
+    server.arrive(b"last words")
+    server.break_off()
+    world.settle()
+    client.room = None
+    world.settle()
+    assert (client.take(), client.shut) == (b"last words", True)
+
+
+def test_a_clients_upload_survives_its_reset(world):
+    client, _handler, server = world.fetch(HTTP + b"hello")
+    server.room = 2
+    client.arrive(b"important")
+    world.settle()
+    client.break_off()
+    world.settle()
+    server.room = None
+    world.settle()
+    assert server.take() == header() + b"helloimportant"
+    world.check_idle()
+
+
+def test_idle_streams_end_at_their_limit(monkeypatch):
+    """S5"""
+    world = LocalWorld(monkeypatch, limits=LIMITS._replace(idle=5.0))
+    client, handler, server = world.fetch(HTTP + b"hello")
+    for sock in (client, server):
+        world.pass_time(4.5)
+        sock.arrive(b"x")
+        world.settle()
+    world.pass_time(4.99)
+    assert handler.stage == STAGE_STREAM
+    world.pass_time(0.01)
+    world.check_idle()
+
+
+# -- leaving -------------------------------------------------------------------------------------------
+
+
+def test_draining_waits_for_requests_and_streams(world):
+    _client, asking = world.ask(b"CONNECT a")
+    _client, dialling = world.ask(SOCKS)
+    _client, streaming, _server = world.fetch(SOCKS)
+    _client, silent = world.ask(b"")
+    for handler in (asking, dialling, streaming, silent):
+        handler.on_drain()
+    assert [asking.stage, dialling.stage, streaming.stage, silent.stage] == [
+        STAGE_ADDR,
+        STAGE_CONNECTING,
+        STAGE_STREAM,
+        STAGE_DESTROYED,
+    ]
+
+
+@pytest.mark.parametrize("moment", ["asking", "dialling", "held", "streaming", "told"])
+def test_freed_without_the_gc(world, moment):
+    """R8: also while the header waits."""
+    client, handler = world.ask({"asking": SOCKS[:5], "told": b"\x16"}.get(moment, SOCKS))
+    if moment in ("held", "streaming"):
+        world.reach()
+    if moment == "streaming":
+        client.arrive(b"x")
+        world.settle()
+    freed = weakref.ref(handler)
+    gc.collect()
+    gc.disable()
+    try:
+        handler.destroy()
+        del handler
+        world.settle()
+        assert freed() is None
+    finally:
+        gc.enable()
+    world.check_idle()
