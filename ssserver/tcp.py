@@ -93,7 +93,6 @@ class ServerHandler(TCPRelayHandler):
         self.stream(self.session.open, self.session.seal)
         early, self.early = self.early, b""
         if early and self.up is not None:
-            self.up.total += len(early)
             self.up.deliver(early)
 
     def on_failed(self, error: UpstreamError) -> None:

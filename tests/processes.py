@@ -181,6 +181,14 @@ class Program:
         """How many files and sockets it holds open."""
         return len(list(self._proc("fd").iterdir()))
 
+    def uses_epoll(self) -> bool:
+        """Whether one of its descriptors is an epoll instance."""
+        targets = []
+        for link in self._proc("fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                targets.append(os.readlink(link))
+        return "anon_inode:[eventpoll]" in targets
+
     def threads(self) -> int:
         return self._status("Threads")
 

@@ -29,7 +29,7 @@ from common.crypto.xchacha import Buffer, XChaCha20Poly1305
 TAG_SIZE = 16  # bytes: every AEAD here has the same
 
 _SUBKEY_INFO = b"ss-subkey"  # SIP007
-_SESSION_CONTEXT = "shadowsocks 2022 session subkey"  # SIP022 3.1.1
+_SESSION_CONTEXT = "shadowsocks 2022 session subkey"  # SIP022 2.2
 _SHA1 = hashes.SHA1()
 
 
@@ -190,7 +190,7 @@ def psk_chain(method: Method, password: str) -> tuple[bytes, ...]:
 
 
 def psk_from_base64(text: str, size: int) -> bytes:
-    """Decode a PSK of ``size`` bytes from standard base64, missing padding accepted (SIP022 3.1.1).
+    """Decode a PSK of ``size`` bytes from standard base64, missing padding accepted (SIP022 2.1).
 
     Raises ValueError naming the expected and the actual number of bytes, never the text.
     """

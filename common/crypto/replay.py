@@ -30,7 +30,7 @@ class ReplayFilter(Protocol):
 class RecentSalts:
     """The last ``capacity`` salts at least, twice that at most (SIP004).
 
-    Memory: up to 2 x 100 000 entries of about 125 bytes, 25 MB after 200 000 streams.
+    Memory: up to 2 x 100 000 entries of about 135 bytes, 27 MB after 200 000 streams.
     """
 
     __slots__ = ("_capacity", "_newer", "_older")
@@ -51,7 +51,7 @@ class RecentSalts:
 
 
 class TimedSalts:
-    """Every salt of the last ``HOLD`` seconds, and of up to as many before them (SIP022 3.1.5).
+    """Every salt of the last ``HOLD`` seconds, and of up to as many before them (SIP022 3.1.4).
 
     Memory: 2 x ``HOLD`` seconds of authenticated streams at about 125 bytes each, so the rate of
     holders of the key is its only bound: 1000 streams a second come to 15 MB.

@@ -48,7 +48,7 @@ class RequestHead:
         self._session, self._clock, self._salts = session, clock, salts
 
     def open(self, head: bytes) -> tuple[Aead, int]:
-        """See ``aead.Head``. The salt is remembered last, when all else is right (SIP022 3.1.5)."""
+        """See ``aead.Head``. The salt is remembered last, when all else is right (SIP022 3.1.4)."""
         salt = head[: self._salt_size]
         aead = self._session(salt)
         fixed = aead.decrypt(_NONCE_0, head[self._salt_size :], None)
@@ -63,7 +63,11 @@ class RequestHead:
 
 
 class ResponseHead:
-    """``salt | seal(1 | time | salt of the request | length)`` as a client reads it."""
+    """``salt | seal(1 | time | salt of the request | length)`` as a client reads it.
+
+    A client keeps no salts, though SIP022 3.1.4 asks for it: a response names the salt of its request,
+    which is drawn afresh for every stream, so no response can be given twice.
+    """
 
     __slots__ = ("_clock", "_request_salt", "_session", "size")
 

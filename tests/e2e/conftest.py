@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -36,6 +37,9 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("pair")
     with running_pair(folder, kinds=kinds(), env=SELECT if request.param == "select" else None) as pair:
         before = [program.descriptors() for program in pair.programs]
+        if kinds() == ("ours", "ours") and sys.platform == "linux":
+            for program in pair.programs:
+                assert program.uses_epoll() is (request.param != "select")
         yield pair
         for program, count in zip(pair.programs, before, strict=True):
             wait_until(

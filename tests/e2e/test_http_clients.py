@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import socket
 import ssl
 import subprocess
@@ -140,6 +141,31 @@ def test_h6_methods_pass_as_they_are(proxies, site, session, method):
     response = session.request(method, site.url + "/m", proxies=proxies, timeout=TIMEOUT)
     assert (response.status_code, response.content) == (200, b"hello")
     assert site.requests[0].method == method
+
+
+def test_many_clients_at_once(pair, site):
+    """Twenty threads, keep-alive, bodies of every size: nothing is mixed up."""
+    failures: list[str] = []
+
+    def work(seed: int) -> None:
+        dice = random.Random(seed)
+        with requests.Session() as session:
+            session.trust_env = False
+            for _ in range(15):
+                data = dice.randbytes(dice.choice([0, 1, 1000, 20_000, 200_000]))
+                response = session.post(
+                    site.url + "/echo", data=data, proxies={"http": front(pair)}, timeout=TIMEOUT
+                )
+                if response.content != data:
+                    failures.append(f"{len(response.content)} bytes for {len(data)}")
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(site.requests) == 300
 
 
 # -- WebSockets ------------------------------------------------------------------------------

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+
 import pytest
 
 from tests.e2e.clients import HttpWire, Response, get
 from tests.http_origin import content, serve_site
-from tests.origin import refused_port, sha256
+from tests.origin import discard, refused_port, serve, sha256
 
 
 def absolute(origin, path: str = "/a", *fields: str, method: str = "GET") -> bytes:
@@ -228,6 +232,51 @@ def test_h6_upgrade_becomes_a_tunnel(pair, site):
         assert wire.response().status == 101
         wire.send(b" and late")
         assert wire._file.read(14) == b"early and late"
+
+
+def test_h6_a_header_block_of_60_kib_passes(pair, site):
+    with HttpWire(pair.local_port) as wire:
+        wire.send(absolute(site, "/a", *(f"X-{n}: {'v' * 1000}" for n in range(58))))
+        assert wire.response().status == 200
+    assert len(site.requests[0].values("x-57")[0]) == 1000
+
+
+@pytest.mark.parametrize("reply", [b"\x00\xff" * 500, b"HTTP/9.9 what\r\n\r\n", b"SSH-2.0-x\r\n"])
+def test_h6_an_origin_that_speaks_no_http_is_502(pair, reply):
+    def handler(sock):
+        sock.recv(65536)
+        sock.sendall(reply)
+
+    with serve(handler) as origin:
+        assert get(pair.local_port, f"http://{origin.authority}/").status == 502
+
+
+def test_w35_an_answer_before_the_end_of_the_request_is_whole(pair):
+    """413 to an upload, and the origin leaves: the client is still sending, and gets all of it."""
+    page = content(300_000)
+
+    def handler(sock):
+        sock.recv(1000)
+        head = f"HTTP/1.1 413 Too Large\r\nContent-Length: {len(page)}\r\nConnection: close\r\n\r\n"
+        sock.sendall(head.encode() + page)
+        sock.shutdown(socket.SHUT_WR)
+        discard(sock)
+
+    with serve(handler) as origin, HttpWire(pair.local_port) as wire:
+        head = f"POST http://{origin.authority}/ HTTP/1.1\r\nHost: x\r\nContent-Length: {2**40}\r\n\r\n"
+        wire.send(head.encode())
+        sender = threading.Thread(target=send_for_ever, args=(wire.sock,))
+        sender.start()
+        response = wire.response()
+        wire.sock.shutdown(socket.SHUT_RDWR)
+        sender.join()
+    assert (response.status, response.complete, response.body) == (413, True, page)
+
+
+def send_for_ever(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            sock.sendall(bytes(16384))
 
 
 # -- H15: framing attacks ------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from tests.processes import METHODS, free_port
 from tests.sip004 import METHOD, SIZE, TAG, Client, Direction, address
 from tests.waiting import wait_until
 
-DEADLINE = 2
+DEADLINE = 1
+EARLIEST = 0.4  # the clock of a test starts when the last probe is sent
 LATEST = DEADLINE + 4.0  # on a busy machine
 SPREAD = 0.5  # seconds between the first end and the last
 SIP022 = "2022-blake3-aes-128-gcm"
@@ -58,7 +59,7 @@ def test_s9_random_bytes_of_any_length_meet_the_same_silence(start_pair, method)
             sock.sendall(os.urandom(length))
             socks.append(sock)
         times = ends_of(socks, LATEST)
-    assert times[0] > DEADLINE - 1.0, times[0]
+    assert times[0] > EARLIEST, times[0]
     assert times[-1] - times[0] < SPREAD, (times[0], times[-1])
 
 
@@ -76,7 +77,7 @@ def test_s9_the_deadline_counts_from_accept(start_pair):
                 except TimeoutError:
                     continue
                 break
-        assert DEADLINE - 0.5 < time.monotonic() - started < LATEST
+        assert EARLIEST < time.monotonic() - started < LATEST
 
 
 def test_s9_megabytes_of_garbage_are_swallowed(start_pair):
@@ -89,7 +90,7 @@ def test_s9_megabytes_of_garbage_are_swallowed(start_pair):
             for sock in socks:
                 sock.sendall(os.urandom(2 * 1024 * 1024))
             times = ends_of(socks, LATEST)
-        assert times[0] > 0.5 * DEADLINE
+        assert times[0] > EARLIEST
         sizes.append(pair.server.rss())
     assert sizes[1] - sizes[0] < 512 * 1024, sizes
 
@@ -136,7 +137,7 @@ def test_s9_flights_that_go_wrong_meet_the_same_silence(start_pair):
             socks.append(sock)
         times = ends_of(socks, LATEST)
         assert origin.accepted == 0
-    assert times[0] > DEADLINE - 1.0
+    assert times[0] > EARLIEST
     assert times[-1] - times[0] < SPREAD
 
 
@@ -161,7 +162,7 @@ def test_s9_a_recording_is_not_relayed_again(start_pair, method):
                 socks.append(sock)
             times = ends_of(socks, LATEST)
         assert origin.accepted == 1
-    assert times[0] > DEADLINE - 1.0
+    assert times[0] > EARLIEST
     assert times[-1] - times[0] < SPREAD
 
 
@@ -178,7 +179,7 @@ def test_s9_the_servers_own_bytes_sent_back_are_not_a_request(start_pair):
         reflected = stack.enter_context(dial(pair.server_port))
         reflected.sendall(answer)
         (ended,) = ends_of([reflected], LATEST)
-        assert ended > DEADLINE - 1.0
+        assert ended > EARLIEST
         assert origin.accepted == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import secrets
 import socket
 import subprocess
@@ -130,6 +132,21 @@ def test_k5_what_is_no_proxy_protocol_ends_the_connection(pair, opening):
     with dial(pair.local_port) as sock:
         sock.sendall(opening)
         receive_to_end(sock)
+
+
+def test_k5_random_openings_end_the_connection_and_nothing_else(pair, site):
+    """Noise behind every first byte that means something, and behind others."""
+    dice = random.Random(5)
+    for number in range(300):
+        opening = dice.choice([b"\x05", b"\x05\x01\x00\x05\x01\x00", b"\x04\x01", b"GET ", b"CONNECT ", b""])
+        with dial(pair.local_port) as sock:
+            sock.sendall(opening + dice.randbytes(dice.randrange(1, 200)))
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_WR)
+            receive_to_end(sock)
+        assert pair.local.running, number
+    assert proxied("socks5h", pair.local_port, site.url + "/").stdout == b"hello"
+    pair.local.assert_healthy()
 
 
 def test_w27_a_refused_target_is_an_early_end(pair):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from common.crypto import Cipher
+from common.errors import ConnectFailed
 from common.proto.address import Address
 from sslocal.upstreams import Upstream, Upstreams
 
@@ -49,3 +52,17 @@ def test_the_same_server_twice_is_two_entries():
     both = Upstreams([A, twin])
     both.report_reached(twin)
     assert [upstream.cipher for upstream in both.in_turn()] == [twin.cipher, A.cipher]
+
+
+def test_an_outage_is_one_line_at_its_beginning_and_one_at_its_end(upstreams, caplog):
+    caplog.set_level(logging.INFO)
+    for _ in range(3):
+        upstreams.report_unreachable(ConnectFailed("refused"))
+    upstreams.report_reached(B)
+    upstreams.report_reached(B)
+    upstreams.report_unreachable(ConnectFailed("refused again"))
+    assert [record.message for record in caplog.records] == [
+        "no server can be reached: refused",
+        "server 192.0.2.2:8388 is reached again",
+        "no server can be reached: refused again",
+    ]

@@ -57,7 +57,7 @@ def test_recent_salts_do_not_care_for_the_time():
 
 
 def test_timed_salts_are_held_long_enough_wherever_they_fall():
-    """A timestamp 30 s ahead, cut to whole seconds, is believed for almost 61 s (SIP022 3.1.5)."""
+    """A timestamp 30 s ahead, cut to whole seconds, is believed for almost 61 s (SIP022 3.1.4)."""
     assert HOLD >= 61
     rng = random.Random(1)
     for _ in range(200):

@@ -64,7 +64,7 @@ def test_an_end_before_the_response_is_clean():
 
 
 def test_an_empty_first_payload_is_let_pass():
-    """Nobody should send one (SIP022 3.1.4); to take it costs nothing."""
+    """Nobody should send one (SIP022 3.1.3); to take it costs nothing."""
     client, wire = asked()
     assert bytes(client.open(response(wire, [b"", b"second"]))) == b"second"
 

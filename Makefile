@@ -1,0 +1,58 @@
+# All that is made goes into .venv and .run; git ignores both and `make clean` removes them.
+#
+#   make run        sslocal and ssserver on this machine, with lines to paste; Ctrl-C ends it
+#   make test       the tests                     make test ARGS='-k socks'   some of them
+#   make lint       style and types
+#   make coverage   the tests, and which lines and branches they ran
+#   make clean      back to a fresh checkout
+#
+# PYTHON=python3.13 chooses the interpreter; without it, the first one from 3.11 on is taken.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTHONS := $(PYTHON) $(if $(PYTHON),,python3 python3.14 python3.13 python3.12 python3.11)
+PYTEST := pytest
+ARGS :=
+
+.PHONY: run test lint coverage clean
+
+run: $(INSTALLED)
+	@$(BIN)/python scripts/demo.py
+
+test: $(INSTALLED)
+	$(BIN)/python -m $(PYTEST) $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+coverage: $(INSTALLED)
+	$(BIN)/coverage erase
+	$(MAKE) test PYTEST='coverage run -m pytest'
+	$(BIN)/coverage report
+
+clean:
+	rm -rf $(VENV) .run build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made anew when what is to be installed has changed, and when an upgrade took its interpreter away.
+$(INSTALLED): setup.cfg pyproject.toml
+	@for python in $(PYTHONS); do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
+	  python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "shadowrelay needs Python 3.11 or later, and there is none: $(strip $(PYTHONS))" >&2; \
+	  echo "Debian and Ubuntu: apt install python3 python3-venv    macOS: brew install python" >&2; \
+	  exit 1; \
+	fi; \
+	echo "making $(VENV) with $$("$$python" -V) …"; \
+	if ! "$$python" -m venv --clear $(VENV); then \
+	  rm -rf $(VENV); \
+	  echo "no virtual environment can be made; on Debian and Ubuntu: apt install python3-venv" >&2; \
+	  exit 1; \
+	fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

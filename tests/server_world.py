@@ -1,0 +1,78 @@
+"""An ssserver on fakes: real streams of one method, clients and targets that the test plays."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import random
+from typing import Any
+
+from common.crypto import Cipher
+from common.proto.address import Address
+from ssserver.tcp import ServerHandler, Service
+from tests.fakes import LIMITS, FakeSocket, World
+
+HANDSHAKE = 70.0  # seconds; not the limit of the configuration, to see which one is used
+NOW = 1_700_000_000.0
+PASSWORDS = {"2022-blake3-aes-128-gcm": "AAAAAAAAAAAAAAAAAAAAAA=="}
+
+
+class Client:
+    """What a holder of the key does: ``first`` flight, ``seal`` more, ``open`` what came back."""
+
+    def __init__(self, cipher: Cipher, target: Address, seed: int = 1) -> None:
+        noise = random.Random(seed)
+        self._stream = cipher.client_stream(target, clock=lambda: NOW, random=noise.randbytes)
+
+    def first(self, payload: bytes = b"") -> bytes:
+        return bytes(self._stream.first(payload))
+
+    def seal(self, payload: bytes) -> bytes:
+        return bytes(self._stream.seal(memoryview(payload)))
+
+    def open(self, data: bytes) -> bytes:
+        return bytes(self._stream.open(memoryview(data)))
+
+
+class ServerWorld(World):
+    """``connect`` accepts a stream; ``cipher`` is what its clients use too."""
+
+    def __init__(
+        self,
+        monkeypatch: Any,
+        *,
+        method: str = "aes-256-gcm",
+        forbidden: tuple[str, ...] = (),
+        segmented: bool = False,
+        limits: Any = LIMITS,
+    ) -> None:
+        self.cipher = Cipher.from_password(method, PASSWORDS.get(method, "correct horse"))
+        self.drains: dict[ServerHandler, None] = {}
+        networks = [ipaddress.ip_network(text) for text in forbidden]
+        self.service = Service(
+            self.cipher,
+            clock=lambda: NOW,
+            random=random.Random(99).randbytes,
+            salts=self.cipher.replay_filter(),
+            handshake_seconds=HANDSHAKE,
+            segmented_header=segmented,
+            is_forbidden=lambda ip: any(ip in network for network in networks),
+            drains=self.drains,
+        )
+        super().__init__(monkeypatch, functools.partial(ServerHandler, service=self.service), limits=limits)
+
+    def client(self, target: Address, seed: int = 1) -> Client:
+        return Client(self.cipher, target, seed)
+
+    def ask(self, data: bytes, sock: FakeSocket | None = None) -> tuple[FakeSocket, Any]:
+        """Accept a connection on which ``data`` arrives."""
+        sock, handler = self.connect(sock)
+        sock.arrive(data)
+        self.settle()
+        return sock, handler
+
+    def reach(self, target: FakeSocket | None = None) -> FakeSocket:
+        """Let the dial under way succeed."""
+        target = self.dialer.last.succeed(target)
+        self.settle()
+        return target
