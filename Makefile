@@ -30,7 +30,8 @@ lint: $(INSTALLED)
 
 coverage: $(INSTALLED)
 	$(BIN)/coverage erase
-	$(MAKE) test PYTEST='coverage run -m pytest'
+	$(MAKE) test PYTEST='coverage run -p -m pytest'
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 clean:

@@ -74,7 +74,7 @@ class RelayApp:
         """Bind and listen. Raises OSError, with nothing left open."""
         try:
             self.open()
-        except OSError:
+        except Exception:
             self.stop()
             raise
 

@@ -25,12 +25,16 @@ from common.errors import (
 )
 from common.proto.address import Address
 from common.proto.http_exchange import HttpExchange
-from common.relay.flow import Flow
+from common.relay.flow import BULK_READ, Flow
 
 if TYPE_CHECKING:
     from sslocal.tcp import LocalHandler
 
 logger = logging.getLogger("shadowrelay.sslocal")
+
+# Bytes per read: a grammar costs per chunk, not per read, so a hostile origin's tiny chunks must not
+# stop the loop for long; and h11 is at its best with buffers of this size.
+FORWARD_READ = 64 * 1024
 
 CLOSED_WITHOUT_ANSWER = (
     "the server closed the stream before the target answered: "
@@ -55,6 +59,9 @@ class Forward:
         self.started_at = handler.loop.now
         head = self.exchange.begin()
         handler.stream(self._to_origin, self._to_client)
+        for flow in (handler.up, handler.down):
+            if flow is not None:
+                flow.limit = FORWARD_READ
         if handler.up is not None:
             handler.up.deliver(session.seal(memoryview(head)) if reused else session.first(head))
         self._pause_client()
@@ -101,6 +108,7 @@ class Forward:
         assert session is not None and up is not None and down is not None
         handler.forward = None
         up.transform, down.transform = session.seal, session.open
+        up.limit = down.limit = BULK_READ
         up.release()
         if self.exchange.leftover:
             up.feed(memoryview(self.exchange.leftover))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tests.origin import BLOCK, Origin
+from tests.waiting import wait_until
 
 Cut = Callable[[memoryview], Iterable[memoryview]]
 
@@ -99,8 +100,7 @@ class Chopper:
                     sink.sendall(piece)
                     if strict > 0:
                         strict -= len(piece)
-                        while unread_by_peer(sink):  # microseconds; polling at leisure would take seconds
-                            pass
+                        wait_until(lambda: not unread_by_peer(sink))
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             for sock in (source, sink):

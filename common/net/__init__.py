@@ -1,0 +1,1 @@
+"""Generic event-loop kit: loop, timers, sockets, dialling, names. It has never heard of Shadowsocks."""

@@ -6,7 +6,7 @@
                              └─► answers, collected inside and delivered when it has returned
 
 c-ares does the protocol: random ids and ports, matching an answer to its question, retries on the
-next server, TCP after truncation, EDNS. It is told no hosts file and no cache of ours.
+next server, TCP after truncation, EDNS. Hosts file, merging and order are the resolver's.
 
 The surprises: what raises inside a callback of c-ares is printed and forgotten, so nothing of ours
 runs there. And pycares destroys a channel in a thread, whose socket callbacks must find nothing left
@@ -132,8 +132,6 @@ class AresChannel:
 
     def _on_socket_state(self, fd: int, readable: bool, writable: bool) -> None:
         """C-ares wants to hear of ``fd``; neither flag means that it is about to close it."""
-        if self.closed:
-            return
         try:
             self._sockets.setdefault(fd, AresSocket(self, self._loop, fd)).want(
                 (READ if readable else 0) | (WRITE if writable else 0)

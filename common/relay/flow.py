@@ -188,23 +188,25 @@ class Flow:
 
     ``eof`` is set when the source ended, ``closed`` when nothing more will be written to the sink
     (a failed write can close the flow, and then the source's interest is somebody else's).
-    ``total`` counts bytes before the transform.
+    ``total`` counts bytes before the transform. ``limit`` is the most one read takes, in bytes.
     """
 
-    __slots__ = ("closed", "eof", "handler", "held", "sink", "source", "total", "transform")
+    __slots__ = ("closed", "eof", "handler", "held", "limit", "sink", "source", "total", "transform")
 
     def __init__(self, handler: SideOwner, source: Side, sink: Side, transform: Transform) -> None:
         self.handler: SideOwner | None = handler
         self.source, self.sink, self.transform = source, sink, transform
         self.eof = self.closed = self.held = False
         self.total = 0
+        self.limit = BULK_READ
         source.readable, sink.drained = self.pump, self.resume
 
     def pump(self) -> None:
         """The source is readable: move one read. One per event keeps connections fair."""
         source = self.source
+        room = source.allowance.room
         try:
-            size = source.sock.recv_into(_RX, source.allowance.room)
+            size = source.sock.recv_into(_RX, room if room < self.limit else self.limit)
         except BlockingIOError:
             return
         except OSError as exc:

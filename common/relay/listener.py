@@ -92,6 +92,7 @@ class TCPRelay:
         self.resolver, self.limits, self.admission = resolver, limits, admission
         self.allowance, self.counters = allowance, counters
         self.handlers: set[TCPRelayHandler] = set()
+        self.address = Address(*sock.getsockname()[:2])  # the one actually bound
         self._watched = 0
         sock.setblocking(False)
         self.resume()
@@ -156,12 +157,6 @@ class TCPRelay:
     def draining(self) -> bool:
         """No new connections are taken any more."""
         return self.sock.fileno() < 0
-
-    @property
-    def address(self) -> Address:
-        """The address actually bound."""
-        host, port, *_ = self.sock.getsockname()
-        return Address(host, port)
 
     def close_listener(self) -> None:
         """Take no more connections; those that stand go on."""

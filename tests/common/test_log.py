@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -146,20 +147,21 @@ def test_a_closed_writer_gets_nothing_any_more(tmp_path, start):
 
 
 def test_h12_a_full_pipe_blocks_nobody_and_the_loss_is_told_later(pipe, start):
-    reader, _ = pipe
+    reader, writer_end = pipe
+    fill(writer_end)
     writer = start(0, timestamps=False)
-    count = QUEUE_LINES + 4000
-    for number in range(count):  # a pipe takes 64 KiB; this is more than pipe and queue together
-        logger.info("line %06d %s", number, "x" * 80)
-    lost = writer.statistics()["lost"]
-    assert 0 < lost < count - QUEUE_LINES
+    logger.info("line 0")
+    wait_until(writer._queue.empty)  # now the thread is stuck with it
+    for number in range(1, 1 + QUEUE_LINES + 500):
+        logger.info("line %d", number)
+    assert writer.statistics() == {"written": 0, "lost": 500}
     lines = read_lines(reader, "were lost: the log was too slow or refused them")
-    numbers = [int(line.split()[2]) for line in lines[:-1]]
-    assert numbers == list(range(count - lost))  # what is kept is whole and in order
-    assert lines[-1].startswith(f"WARNING {lost} log lines")
+    assert lines[0].lstrip(".") == "INFO line 0"
+    assert lines[1:-1] == [f"INFO line {number}" for number in range(1, 1 + QUEUE_LINES)]
+    assert lines[-1].startswith("WARNING 500 log lines")
     logger.info("after")
     assert read_lines(reader, "after") == ["INFO after"]  # told once
-    wait_until(lambda: writer.statistics()["written"] == count - lost + 1)
+    wait_until(lambda: writer.statistics() == {"written": QUEUE_LINES + 2, "lost": 500})
 
 
 def test_h12_ending_does_not_wait_for_a_full_pipe(pipe, start):
@@ -192,14 +194,28 @@ def test_ending_waits_for_a_slow_target_as_long_as_it_moves(pipe, start):
     assert writer.statistics() == {"written": 2000, "lost": 0}
 
 
-def test_a_non_blocking_stderr_is_waited_for(pipe, start):
+def test_a_non_blocking_stderr_is_waited_for(pipe, start, monkeypatch):
     reader, writer_end = pipe
     fill(writer_end)
     os.set_blocking(writer_end, False)
+    waited = threading.Event()
+    monkeypatch.setattr(log, "time", SimpleNamespace(sleep=lambda seconds: waited.set()))
     writer = start(0, timestamps=False)
     logger.info("patient")
+    assert waited.wait(10)
     assert read_lines(reader, "INFO patient")[-1].endswith("INFO patient")
     wait_until(lambda: writer.statistics() == {"written": 1, "lost": 0})
+
+
+def test_losses_that_cannot_be_told_are_still_counted(pipe, start, monkeypatch):
+    def refuse(fd: int, data: bytes) -> int:
+        raise OSError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(os, "write", refuse)
+    writer = start(0)
+    logger.info("nobody reads this")
+    writer.close()
+    assert writer.statistics() == {"written": 0, "lost": 1}
 
 
 def test_refused_lines_are_counted_and_told(tmp_path, start, monkeypatch):

@@ -66,7 +66,7 @@ def test_h11_nothing_wakes_an_idle_process(start_pair, site):
         sock.sendall(b"x")
         receive_exactly(sock, 1)
         assert get(pair.local_port, f"http://localhost:{site.origin.port}/").status == 200
-        wait_until(lambda: quiet_for(pair, 4.0), timeout=60.0, what="four seconds without a wake-up")
+        wait_until(lambda: quiet_for(pair, 2.5), timeout=60.0, what="a while without a wake-up")
         before = [program.switches() for program in pair.programs]
         started = time.monotonic()
         wait_until(lambda: time.monotonic() > started + IDLE_SECONDS, timeout=60.0)

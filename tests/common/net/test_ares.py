@@ -94,9 +94,26 @@ def test_a_name_that_cannot_be_sent(loop, channel, dns, name):
     assert dns.queries == []
 
 
-def test_a_name_without_a_dot_is_searched_for(loop, dns, channel):
-    dns.add("printer", "192.0.2.7")
+@pytest.fixture
+def search_domain(monkeypatch):
+    """The system's search domain is corp.test."""
+    monkeypatch.setenv("LOCALDOMAIN", "corp.test")
+
+
+def test_a_name_without_a_dot_is_searched_for(search_domain, loop, dns, channel):
+    dns.add("printer.corp.test", "192.0.2.7")
+    dns.add("router", "192.0.2.8")
     assert ask(loop, channel, "printer").addresses == (parse_ip("192.0.2.7"),)
+    assert ask(loop, channel, "router").addresses == (parse_ip("192.0.2.8"),)
+    assert dns.count("printer") == 0
+
+
+def test_a_name_with_a_dot_is_not(search_domain, loop, dns, channel):
+    """Or the wildcard of a search domain would answer for a name that has no IPv6 address."""
+    dns.add("www.example", "192.0.2.1")
+    dns.add("www.example.corp.test", "2001:db8::bad")
+    assert ask(loop, channel, "www.example", AAAA) == Answer(Outcome.NO_ADDRESS)
+    assert dns.count("www.example.corp.test") == 0
 
 
 @pytest.mark.parametrize("servers", [["nonsense"], ["1.1.1.1", "[::1"], ["1.1.1.1:99999"], "1.1.1.1"])

@@ -34,7 +34,9 @@ def test_a_new_value_takes_the_place_of_the_old_and_counts_as_new():
     cache: TTLCache[str, int] = TTLCache(2)
     cache.put("a", 1, 10.0)
     cache.put("b", 2, 10.0)
-    cache.put("a", 3, 20.0)
-    assert len(cache) == 2
-    cache.put("c", 4, 10.0)
-    assert [cache.get(key, 15.0) for key in "abc"] == [3, None, None]
+    cache.put("b", 3, 20.0)
+    assert [cache.get(key, 0.0) for key in "ab"] == [1, 3]
+    cache.put("a", 4, 20.0)
+    cache.put("c", 5, 10.0)
+    assert [cache.get(key, 0.0) for key in "abc"] == [4, None, 5]
+    assert [cache.get(key, 15.0) for key in "abc"] == [4, None, None]

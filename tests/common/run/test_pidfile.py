@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -188,6 +190,15 @@ def test_stop_of_a_process_that_is_just_ending_waits_for_the_lock(path, hold, mo
 def test_a_system_without_locks_is_a_sentence(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with pytest.raises(StartFailed, match="pid files need a Unix system"):
+        PidFile(path).acquire()
+
+
+def test_a_file_system_without_locks_is_a_sentence(path, monkeypatch):
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StartFailed, match=r"cannot lock pid file .*: No locks available"):
         PidFile(path).acquire()
 
 

@@ -1,0 +1,105 @@
+"""``ServerApp``: one relay per configured server."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from common.config.schema import DEFAULT_FORBIDDEN
+from ssserver import ServerApp
+from ssserver.app import JITTER, _within
+from tests.pairs import configured, running_pair, server_entry
+
+
+@pytest.fixture
+def make_app():
+    apps = []
+
+    def make(*servers, **options):
+        apps.append(ServerApp(configured(servers or (server_entry(),), **options)))
+        apps[-1].start()
+        return apps[-1]
+
+    yield make
+    for app in apps:
+        app.stop()
+        app.loop.close()
+
+
+def services(app):
+    return [relay.make_handler.keywords["service"] for relay in app._relays]
+
+
+def test_every_server_is_a_listener_with_its_cipher_and_memory(make_app):
+    methods = ["aes-256-gcm", "2022-blake3-aes-128-gcm", "aes-256-gcm"]
+    app = make_app(*(server_entry(method=method) for method in methods))
+    assert len(set(app.listening)) == 3
+    assert [service.cipher.method.name for service in services(app)] == methods
+    assert len({id(service.salts) for service in services(app)}) == 3
+
+
+def test_drained_strangers_are_counted_together(make_app):
+    first, second = services(make_app(server_entry(), server_entry()))
+    assert first.drains is second.drains
+
+
+def test_the_handshake_has_the_timeout_and_a_jitter_of_the_process(make_app):
+    app = make_app(server_entry(), server_entry(), timeout=10.0)
+    first, second = (service.handshake_seconds for service in services(app))
+    assert first == second
+    assert 10.0 <= first <= 10.0 * (1 + JITTER)
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+def test_segmented_headers_are_the_configurations(make_app, segmented):
+    (service,) = services(make_app(segmented_header=segmented))
+    assert service.segmented_header is segmented
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "0.0.0.0",
+        "10.1.2.3",
+        "169.254.169.254",
+        "192.168.0.1",
+        "172.31.255.255",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "fe80::1",
+        "fc00::1",
+        "ff02::1",
+    ],
+)
+def test_what_is_forbidden_by_default(make_app, address):
+    """S3, W6"""
+    (service,) = services(make_app(forbidden_ip=DEFAULT_FORBIDDEN))
+    assert service.is_forbidden(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "11.1.1.1", "2606:4700::1111", "::ffff:1.1.1.1"])
+def test_what_is_not(make_app, address):
+    """W6: a bare 10.0.0.0 is not read as a /7."""
+    (service,) = services(make_app(forbidden_ip=DEFAULT_FORBIDDEN))
+    assert not service.is_forbidden(ipaddress.ip_address(address))
+
+
+def test_an_empty_list_allows_all():
+    assert not _within((), ipaddress.ip_address("127.0.0.1"))
+
+
+def test_ports_with_different_methods_serve_at_once():
+    """S10 in the small: two pairs of programs, one loop each."""
+    with running_pair(method="chacha20-ietf-poly1305") as one, running_pair(method="none") as two:
+        for pair in (one, two):
+            client = pair.tunnel("socks5").say(b"hello").end()
+            target = pair.accept().end()
+            pair.drive(lambda client=client, target=target: client.ended and target.ended)
+            assert target.heard == b"hello"
+            pair.check_idle()
