@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from socket import socket
 
 from common.crypto import Cipher, ReplayFilter
-from common.errors import AuthenticationFailed, ConnectFailed, RelayError, TargetForbidden, UpstreamError
+from common.errors import ConnectFailed, RelayError, TargetForbidden, UpstreamError
 from common.proto.address import Address, IPAddress
 from common.relay.flow import Flow, discard
 from common.relay.listener import TCPRelay
@@ -117,7 +117,7 @@ class ServerHandler(TCPRelayHandler):
         if self.stage == STAGE_STREAM:
             logger.debug("%s broke its stream: %s (%s)", self.peer, error, label)
             self.conclude()
-        elif isinstance(error, AuthenticationFailed) or self.stage in (STAGE_INIT, STAGE_ADDR):
+        elif self.stage in (STAGE_INIT, STAGE_ADDR):
             logger.debug("%s is not a client of ours: %s (%s)", self.peer, error, label)
             self._drain()
         else:
@@ -136,6 +136,12 @@ class ServerHandler(TCPRelayHandler):
         if self.stage != STAGE_DRAIN:
             self.relay.counters["handshake_timeout"] += 1
         self.close_quietly()
+
+    @contained
+    def on_drain(self) -> None:
+        """Neither the silent nor the rejected keep the program from leaving."""
+        if self.stage == STAGE_INIT or self in self.service.drains:
+            self.close_quietly()
 
     def close_quietly(self) -> None:
         """Close with FIN: unread bytes would turn it into RST and tell how much was consumed."""

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "common.net": ("common.errors", "common.proto.address", "pycares"),
     "common.relay": ("common.errors", "common.proto", "common.crypto", "common.net"),
     "common.run": ("common.errors", "common.config", "common.log", "common.net"),
+    "common.run.genkey": ("common.run", "common.config", "common.crypto.methods"),  # it makes keys
     "common.app": tuple(
         f"common.{part}" for part in ("errors", "config", "log", "proto", "crypto", "net", "relay")
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import ipaddress
 import random
 import selectors
+import socket
 import weakref
 
 import pytest
@@ -222,14 +224,39 @@ def test_connections_are_freed_without_the_gc(pair, front):
         gc.enable()
 
 
+@contextlib.contextmanager
+def full_queue():
+    """A target whose accept queue is full, so that connecting to it goes on and on (R5)."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        yield Address(*listener.getsockname())
+
+
 def test_a_connection_that_waits_for_a_dial_is_freed(pair):
-    target = Address("198.18.0.1", 9)  # nobody answers there
-    client = pair.tunnel("socks5", target).say(b"x")
-    pair.drive(lambda: any(handler.dialing for handler in pair.handlers))
-    client.reset()
-    for handler in pair.handlers:
-        handler.destroy()
-    pair.check_idle()
+    """R5, R8: nothing is read for it meanwhile, and it goes with its client's app."""
+    with full_queue() as target:
+        client = pair.tunnel("socks5", target).say(bytes(20_000_000))
+        pair.drive(lambda: any(handler.dialing for handler in pair.handlers))
+        for _ in range(50):
+            pair.step()
+        assert len(client.left) > 5_000_000
+        for handler in pair.handlers:
+            handler.destroy()
+        pair.check_idle()
+
+
+def test_a_target_that_does_not_answer_is_given_up(pair):
+    """R5: at the connect timeout the stream ends, and sslocal's client sees the end."""
+    pair.server.limits = pair.server._relays[0].limits = pair.server.limits._replace(connect=0.05)
+    with full_queue() as target:
+        client = pair.tunnel("http", target).say(b"x").end()
+        finish(pair, client)
+    assert client.heard == b""
+    assert pair.server.statistics()["connect_timeout"] == 1
 
 
 def test_nothing_wakes_an_idle_pair(pair):

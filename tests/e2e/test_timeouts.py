@@ -149,3 +149,4 @@ def test_the_successor_may_take_the_port_while_the_old_one_drains(start_pair, tm
                     assert receive_exactly(tunnel, 1) == b"x"
         finally:
             assert successor.stop() == 0
+    assert pair.local.wait() == 0

@@ -10,9 +10,10 @@ import pytest
 
 from common.errors import AuthenticationFailed, ConnectFailed
 from common.net.loop import READ
+from common.relay.flow import BULK_READ
 from common.relay.stages import STAGE_ADDR, STAGE_CONNECTING, STAGE_DESTROYED, STAGE_DRAIN, STAGE_STREAM
 from common.relay.tcprelay import LINGER
-from sslocal.forward import CLOSED_WITHOUT_ANSWER
+from sslocal.forward import CLOSED_WITHOUT_ANSWER, FORWARD_READ
 from tests.fakes import LIMITS, FakeSocket
 from tests.local_world import HTTP_ACCEPTED, LocalWorld, header
 
@@ -106,6 +107,15 @@ def test_a_first_flight_that_does_not_fit_holds_the_client_back(world, room):
     world.settle()
     assert server.take().endswith(b"\r\n\r\nonetwo")
     assert not handler.local.events & READ, "the request is complete"
+
+
+def test_reads_are_of_a_size_that_h11_likes(world):
+    """A hostile origin's tiny chunks must not stop the loop for long; a tunnel reads on in bulk."""
+    _client, handler, server = world.fetch(UPGRADE)
+    assert (handler.up.limit, handler.down.limit) == (FORWARD_READ, FORWARD_READ)
+    server.arrive(SWITCHING)
+    world.settle()
+    assert (handler.up.limit, handler.down.limit) == (BULK_READ, BULK_READ)
 
 
 def test_an_answer_waits_for_a_slow_client(world):
@@ -220,6 +230,16 @@ def test_pipelined_requests_are_answered_in_order(world, second):
     server.arrive(answer(b"three"))
     world.settle()
     assert client.take() == answer(b"one") + answer(b"two") + answer(b"three")
+
+
+def test_a_bad_request_behind_a_good_one_is_told_behind_its_answer(world):
+    client, _handler, server = world.fetch(get(b"/1") + b"BOGUS\r\n\r\n")
+    server.arrive(answer(b"one"))
+    world.settle()
+    told = client.take()
+    assert told.startswith(answer(b"one"))
+    assert status(told.removeprefix(answer(b"one"))) == 400
+    assert (client.shut, server.closed) == (True, True)
 
 
 def test_pipelined_requests_wait_in_the_kernel(world):

@@ -7,10 +7,11 @@ import gc
 import random
 import socket
 import weakref
+from collections import Counter
 
 import pytest
 
-from common.errors import ConnectFailed, ConnectTimeout, ResolveFailed, TargetForbidden
+from common.errors import ConnectFailed, ConnectTimeout, ProtocolError, ResolveFailed, TargetForbidden
 from common.net.loop import READ, EventLoop
 from common.proto.address import Address
 from common.relay.flow import SPARING_READ, Allowance
@@ -27,7 +28,7 @@ from common.relay.stages import (
 from common.relay.tcprelay import LINGER
 from ssserver import tcp as module
 from ssserver.tcp import QUIET_READS, ServerHandler
-from tests.fakes import LIMITS, FakeResolver, FakeSocket, World
+from tests.fakes import LIMITS, FakeResolver, FakeSocket
 from tests.server_world import HANDSHAKE, ServerWorld
 
 TARGET = Address("192.0.2.1", 80)
@@ -376,6 +377,14 @@ def test_an_unfinished_handshake_is_counted_and_a_drained_one_only_once(world):
     world.check_idle()
 
 
+def test_an_error_out_of_turn_ends_the_connection(world):
+    """While it dials no deadline runs, so silence would have no end."""
+    sock, handler = world.ask(world.client(TARGET).first(b"hello"))
+    handler.on_fault(ProtocolError("out of turn"))
+    assert (sock.closed, handler.stage) == (True, STAGE_DESTROYED)
+    world.check_idle()
+
+
 def test_drained_strangers_are_few_and_the_oldest_goes_first(world, monkeypatch):
     monkeypatch.setattr(module, "MAX_DRAINS", 3)
     strangers = [world.ask(bytes(300))[0] for _ in range(3)]
@@ -444,7 +453,7 @@ class RealServer:
             limits=LIMITS,
             admission=Admission(self.loop, 10),
             allowance=Allowance(),
-            counters=World.__init__.__globals__["Counter"](),
+            counters=Counter(),
         )
 
     def connect(self):
@@ -475,12 +484,25 @@ def test_quiet_is_a_fin_even_with_unread_bytes(monkeypatch, unread):
 
 
 def test_draining_the_program_waits_for_streams_and_not_for_the_silent(world):
-    _sock, silent = world.connect()
+    """S6: nor for strangers, of whom there is always one."""
     _client, _sock, running, _target = streaming(world)
     _sock, asking = world.ask(bytes(40))
-    for handler in (silent, running, asking):
+    _sock, stranger = world.ask(bytes(300))
+    refused, told = world.ask(world.client(Address("192.0.2.1", 0), seed=2).first(b"hello"))
+    unread, silent = world.connect()
+    unread.arrive(b"too late")
+    handlers = [silent, running, asking, stranger, told]
+    for handler in handlers:
         handler.on_drain()
-    assert [silent.stage, running.stage, asking.stage] == [STAGE_DESTROYED, STAGE_STREAM, STAGE_ADDR]
+    assert [handler.stage for handler in handlers] == [
+        STAGE_DESTROYED,
+        STAGE_STREAM,
+        STAGE_ADDR,
+        STAGE_DESTROYED,
+        STAGE_DRAIN,
+    ]
+    assert unread.arrived == b"", "emptied, so that it ended in FIN"
+    assert not refused.closed
 
 
 def test_a_connection_that_says_nothing_is_in_no_stage_but_the_first(world):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 from collections.abc import Callable, Iterator
@@ -9,7 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from common.net.loop import EventLoop
+from common.net.resolver import Resolver
 from tests.clock import FakeClock
+from tests.fakedns import FakeDNS
 
 SELECTORS = [
     pytest.param(selectors.DefaultSelector, id="default"),
@@ -52,3 +55,46 @@ def pair() -> Iterator[Callable[[], tuple[socket.socket, socket.socket]]]:
     yield make
     for end in made:
         end.close()
+
+
+@pytest.fixture
+def link() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connected TCP pair: client, server."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    with client, server:
+        yield client, server
+
+
+@pytest.fixture
+def dns():
+    with FakeDNS() as dns:
+        yield dns
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    path = tmp_path / "hosts"
+    path.write_text("")
+    return path
+
+
+@pytest.fixture
+def make(dns, hosts):
+    """Make resolvers that ask ``dns`` and nobody else; closed, and checked, at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(loop, servers=None, **options):
+            options.setdefault("patience", 0.25)
+            asked = [dns.server] if servers is None else servers
+            resolver = Resolver(loop, asked, hosts=str(hosts), **options)
+            stack.callback(lambda: check_quiet(loop))
+            stack.callback(resolver.close)
+            return resolver
+
+        yield make
+
+
+def check_quiet(loop):
+    assert loop.statistics() == {"watched": 0, "timers": 0}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import ipaddress
 import logging
 import os
 import resource
@@ -19,6 +18,7 @@ from common.net import dialer
 from common.net.dialer import STAGGER, dial
 from common.net.loop import READ
 from tests.driving import drive, settle
+from tests.endpoints import at, listening, refusing, silent, text
 
 
 class Outcome:
@@ -40,51 +40,6 @@ def outcome():
     if outcome.sock is not None:
         outcome.sock.close()
     assert outcome.calls <= 1
-
-
-@contextlib.contextmanager
-def listening(host="127.0.0.1"):
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as listener:
-        listener.bind((host, 0))
-        listener.listen()
-        yield listener, at(host, listener.getsockname()[1])
-
-
-@contextlib.contextmanager
-def refusing(host="127.0.0.1"):
-    """An address that is bound and does not listen, so nobody else can take it meanwhile."""
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        yield at(host, sock.getsockname()[1])
-
-
-@contextlib.contextmanager
-def silent(host="127.0.0.1"):
-    """An address whose accept queue is full: the kernel drops whatever else asks for it."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind((host, 0))
-        listener.listen(0)
-        for _ in range(8):
-            filler = stack.enter_context(socket.socket())
-            filler.settimeout(0.05)
-            try:
-                filler.connect(listener.getsockname())
-            except TimeoutError:
-                break
-        else:
-            raise AssertionError("the accept queue never fills")
-        yield at(host, listener.getsockname()[1])
-
-
-def at(host, port):
-    return ipaddress.ip_address(host), port
-
-
-def text(address):
-    ip, port = address
-    return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
 
 
 # -- success ------------------------------------------------------------------------------------------

@@ -47,13 +47,6 @@ class RecordingSelector(selectors.SelectSelector):
         return super().select(0)
 
 
-def tcp_pair():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
-        server, _ = listener.accept()
-    return client, server
-
-
 # -- dispatch -----------------------------------------------------------------------------------------
 
 
@@ -186,9 +179,9 @@ def test_a_stale_event_after_descriptor_reuse_reaches_the_old_watcher(loop, pair
     replacement[0].close()
 
 
-def test_a_paused_socket_whose_peer_resets_does_not_spin(loop):
+def test_a_paused_socket_whose_peer_resets_does_not_spin(loop, link):
     """No interest means unregistered, so HUP cannot be reported over and over."""
-    client, server = tcp_pair()
+    client, server = link
     watcher = Watcher()
     loop.watch(server, READ, 0, watcher)
     loop.watch(server, 0, READ, watcher)
@@ -202,7 +195,6 @@ def test_a_paused_socket_whose_peer_resets_does_not_spin(loop):
         steps += 1
     assert steps <= 3
     assert watcher.events == []
-    server.close()
 
 
 # -- timers -------------------------------------------------------------------------------------------
@@ -365,92 +357,3 @@ def test_statistics_of_a_closed_loop():
     loop.call_later(1, lambda: None)
     loop.close()
     assert loop.statistics() == {"watched": 0, "timers": 1}
-
-
-# -- facts about selectors (architecture: "selectors facts") ------------------------------------------
-
-
-@pytest.fixture(params=[selectors.DefaultSelector, selectors.SelectSelector])
-def selector(request):
-    with request.param() as selector:
-        yield selector
-
-
-def test_fact_modify_to_no_interest_spins_on_hang_up():
-    client, server = tcp_pair()
-    with selectors.DefaultSelector() as selector:
-        selector.register(server, READ, "side")
-        selector.modify(server, 0, "side")
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
-        client.close()
-        reports = [selector.select(0.5) for _ in range(10)]
-    assert [[mask for _, mask in report] for report in reports] == [[0]] * 10
-    server.close()
-
-
-def test_fact_modify_without_data_forgets_the_data(selector, pair):
-    a, _ = pair()
-    selector.register(a, READ, "side")
-    assert selector.modify(a, READ | WRITE).data is None
-
-
-def test_fact_modify_compares_data_by_equality(selector, pair):
-    class Equal:
-        def __eq__(self, other):
-            return True
-
-        __hash__ = None
-
-    a, _ = pair()
-    first = Equal()
-    selector.register(a, READ, first)
-    assert selector.modify(a, READ, Equal()).data is first
-
-
-def test_fact_register_without_interest_is_an_error(selector, pair):
-    a, _ = pair()
-    with pytest.raises(ValueError, match="Invalid events"):
-        selector.register(a, 0)
-
-
-def test_fact_a_socket_closed_while_registered_blocks_its_number(selector, pair):
-    (a, _), (b, _) = pair(), pair()
-    number = a.fileno()
-    selector.register(a, READ, "old")
-    a.close()
-    reused = socket.socket(fileno=os.dup2(b.fileno(), number))
-    with pytest.raises(KeyError):
-        selector.register(reused, READ, "new")
-    reused.close()
-
-
-def test_fact_the_keys_of_a_batch_are_snapshots(selector, pair):
-    a, b = pair()
-    selector.register(a, READ, "old")
-    b.send(b"x")
-    ((key, _),) = selector.select(0)
-    selector.unregister(a)
-    selector.register(a, READ, "new")
-    assert key.data == "old"
-
-
-def test_fact_end_of_stream_is_reported_again_and_again(selector, pair):
-    a, b = pair()
-    selector.register(a, READ)
-    b.close()
-    assert all(len(selector.select(0.5)) == 1 for _ in range(10))
-
-
-def test_fact_timeouts_are_rounded_up_to_a_millisecond(monkeypatch):
-    waited: list[float] = []
-
-    class Poll:
-        def poll(self, timeout, limit):
-            waited.append(timeout)
-            return []
-
-    with selectors.DefaultSelector() as selector:
-        monkeypatch.setattr(selector, "_selector", Poll())
-        selector.select(0.0101)
-        monkeypatch.undo()
-    assert waited == [pytest.approx(0.011)]

@@ -32,17 +32,6 @@ def reach(listener, host):
         return client.getpeername()[0]
 
 
-@pytest.fixture
-def link():
-    """A connected TCP pair."""
-    with listen(Address("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
-        listener.setblocking(True)
-        server, _ = listener.accept()
-    with client, server:
-        yield client, server
-
-
 # -- listen -------------------------------------------------------------------------------------------
 
 

@@ -141,6 +141,19 @@ def test_a_read_takes_what_the_allowance_has_room_for(loop, connection, client, 
     assert len(target.sent) == BULK_READ
 
 
+def test_a_read_takes_no_more_than_the_flows_own_limit(loop, connection, client, target):
+    connection.up.limit = 10
+    client.arrive(bytes(25))
+    for size in (10, 20, 25):
+        loop.step(0)
+        assert len(target.sent) == size
+    connection.up.limit = BULK_READ
+    connection.local.allowance.take(HELD_LIMIT)
+    client.arrive(bytes(BULK_READ))
+    loop.step(0)
+    assert len(target.sent) == 25 + SPARING_READ
+
+
 def test_traffic_is_noted_with_the_time_of_its_batch(loop, connection, client, target):
     loop._clock.advance(5)
     client.arrive(b"x")
@@ -254,6 +267,7 @@ def test_a_write_event_with_nothing_pending_ends_the_interest(loop, connection, 
     connection.remote.want(READ | WRITE)
     assert settle(loop) == 1
     assert connection.remote.events == READ
+    assert connection.told == []
 
 
 def test_a_flush_that_the_kernel_refuses_after_all_waits(loop, connection, client, target):
@@ -419,6 +433,21 @@ def test_a_detached_side_has_nobody_to_tell(loop, connection):
     connection.local.close()
     connection.local.detach()
     connection.local.on_fault(ZeroDivisionError())
+    assert connection.told == []
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_detached_side_may_still_flush(loop, connection, client, target, broken):
+    target.room = 1
+    client.arrive(b"abc")
+    settle(loop)
+    connection.remote.detach()
+    if broken:
+        connection.remote.want(WRITE)
+        target.break_off()
+    target.room = None
+    settle(loop)
+    assert bytes(target.sent) == (b"a" if broken else b"abc")
     assert connection.told == []
 
 

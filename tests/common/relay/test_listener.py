@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections import Counter
 
 import pytest
 
 from common.net.loop import READ, EventLoop
 from common.proto.address import Address
-from common.relay import listener as module
 from common.relay.flow import Allowance
 from common.relay.listener import ACCEPT_BATCH, CAPACITY_PAUSE, QUIET_SECONDS, Admission, TCPRelay
 from common.relay.tcprelay import TCPRelayHandler
@@ -282,7 +282,7 @@ def test_a_real_listener():
         limits=LIMITS,
         admission=Admission(loop, 10),
         allowance=Allowance(),
-        counters=module.Counter(),
+        counters=Counter(),
     )
     with socket.create_connection(relay.address) as client:
         loop.step(1)

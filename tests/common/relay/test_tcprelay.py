@@ -13,6 +13,7 @@ import random
 import socket
 import struct
 import weakref
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -746,6 +747,13 @@ def test_concluding_with_a_client_that_cannot_be_shut_down(world):
     world.check_idle()
 
 
+def test_a_spurious_event_while_draining_does_nothing(world):
+    _client, handler = world.connect()
+    handler.conclude()
+    handler.local.on_event(READ)
+    assert handler.stage == STAGE_DRAIN
+
+
 def test_last_words_follow_what_is_pending(world):
     client, handler, target = streaming(world)
     client.room = 2
@@ -842,6 +850,31 @@ def test_a_bug_in_a_transform_ends_the_connection(world, caplog, direction):
     world.settle()
     assert [record.exc_info[1] for record in caplog.records] == [bug]
     world.check_idle()
+
+
+@pytest.mark.parametrize("hook", ["on_prologue", "on_connected", "on_failed", "on_protocol_error"])
+def test_what_a_subclass_must_say(monkeypatch, caplog, hook):
+    """Each of these hooks left out is a bug of the program, and contained like any other."""
+    left_out = type("LeftOut", (Toy,), {hook: getattr(TCPRelayHandler, hook)})
+    world = World(monkeypatch, left_out)
+    client, _handler = world.connect()
+    client.arrive(b"bad" if hook == "on_protocol_error" else b"192.0.2.1 80\n")
+    world.settle()
+    if hook == "on_failed":
+        world.dialer.last.fail(ConnectFailed("refused"))
+    elif world.dialer.dials:
+        world.dialer.last.succeed()
+    assert [record.exc_info[0] for record in caplog.records] == [NotImplementedError]
+    world.check_idle()
+
+
+def test_what_a_subclass_may_leave_out(monkeypatch):
+    world = World(monkeypatch, TCPRelayHandler)
+    client, handler = world.connect()
+    assert handler.handshake_seconds() == LIMITS.handshake
+    assert handler.on_addresses(ips("192.0.2.1")) == ips("192.0.2.1")
+    handler.on_prologue_eof()
+    assert client.shut
 
 
 def test_a_bug_in_the_error_hook_itself_ends_the_connection(world, caplog):
@@ -1123,7 +1156,7 @@ def real():
         limits=LIMITS,
         admission=Admission(loop, 100),
         allowance=Allowance(),
-        counters={"accepted": 0},
+        counters=Counter(),
     )
     clients = []
 

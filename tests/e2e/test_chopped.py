@@ -21,7 +21,7 @@ SIP022 = "2022-blake3-aes-256-gcm"
 def test_r4_w12_a_stream_cut_anywhere_is_the_same_stream(start_pair, method):
     """Byte by byte, then in random pieces, both directions, every method."""
     port = free_port()
-    data = os.urandom(8_000)
+    data = os.urandom(3_000)
     with chopper(("127.0.0.1", port)) as cutter, serve(echo) as origin:
         pair = start_pair(
             method=method,

@@ -1,0 +1,197 @@
+"""UDP through a server: the link to it, and the two local ends that need one, SOCKS5 and tunnel.
+
+    client ◄──► SocksAssociation ─┐
+    client ◄──► TunnelUDP ────────┼──► ServerLink ◄──► ssserver
+                                  │    seal, open
+
+A ``ServerLink`` is one association towards a server: one socket, one Shadowsocks session, any number
+of targets. Every client has a link of its own, so that all its targets see one source port.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable, Hashable
+
+from common.errors import ProtocolError, UpstreamError
+from common.net.loop import EventLoop
+from common.net.resolver import Query, Resolver
+from common.proto.address import Address, IPAddress, parse_ip
+from common.proto.socks5_udp import build_datagram, parse_datagram
+from common.relay.associations import Associations
+from common.relay.datagrams import DatagramSocket, SocketAddress
+from sslocal.upstreams import Upstream, Upstreams
+
+MAX_WAITING = 16  # datagrams that wait for the server's name
+
+OnReply = Callable[[Address, memoryview | bytes], None]
+
+logger = logging.getLogger("shadowrelay.sslocal")
+
+
+class UDPService:
+    """What all UDP clients of sslocal share."""
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        *,
+        upstreams: Upstreams,
+        resolver: Resolver,
+        associations: Associations,
+        clock: Callable[[], float],
+        random: Callable[[int], bytes],
+        counters: Counter[str],
+    ) -> None:
+        self.loop, self.upstreams, self.resolver = loop, upstreams, resolver
+        self.associations, self.clock, self.random = associations, clock, random
+        self.counters = counters
+
+
+class ServerLink:
+    """One association with a server. ``on_reply(source, payload)`` gets what comes back."""
+
+    def __init__(self, service: UDPService, on_reply: OnReply) -> None:
+        self.service, self.on_reply = service, on_reply
+        self.upstream: Upstream = next(service.upstreams.in_turn())
+        self.packets = self.upstream.cipher.client_packets(clock=service.clock, random=service.random)
+        self._socket: DatagramSocket | None = None
+        self._server: SocketAddress = None
+        self._query: Query | None = None
+        self._waiting: list[tuple[Address, bytes]] = []
+        self._closed = False
+
+    def send(self, target: Address, payload: memoryview | bytes) -> None:
+        """Send one datagram to ``target`` through the server; it may be dropped, as UDP is."""
+        if self._socket is None:
+            self._send_later(target, bytes(payload))
+            return
+        if self._socket.send(self.packets.seal(target, payload), self._server):
+            self.service.counters["udp_bytes_up"] += len(payload)
+
+    def close(self) -> None:
+        self._closed = True
+        self._waiting.clear()
+        if self._query is not None:
+            self._query.cancel()
+        if self._socket is not None:
+            self._socket.close()
+
+    def _send_later(self, target: Address, payload: bytes) -> None:
+        if len(self._waiting) >= MAX_WAITING:
+            self.service.counters["udp_dropped"] += 1
+            return
+        self._waiting.append((target, payload))
+        if len(self._waiting) == 1:
+            self._query = self.service.resolver.resolve(self.upstream.address.host, self._on_resolved)
+
+    def _on_resolved(self, addresses: tuple[IPAddress, ...], error: UpstreamError | None) -> None:
+        self._query = None
+        waiting, self._waiting = self._waiting, []
+        if error is not None:
+            logger.debug("server %s: %s", self.upstream.address, error)
+            self.service.counters["udp_dropped"] += len(waiting)
+            return
+        ip = addresses[0]
+        family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+        try:
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+        except OSError as exc:
+            logger.debug("no socket for UDP: %s", exc)
+            self.service.counters["udp_dropped"] += len(waiting)
+            return
+        self._server = (str(ip), self.upstream.address.port)
+        self._socket = DatagramSocket(self.service.loop, sock, self._on_datagram, self.service.counters)
+        for target, payload in waiting:
+            self.send(target, payload)
+
+    def _on_datagram(self, data: memoryview, peer: SocketAddress) -> None:
+        if peer[:2] != self._server:
+            raise ProtocolError("datagram is not from the server")
+        source, payload = self.packets.open(data)
+        self.service.counters["udp_bytes_down"] += len(payload)
+        self.on_reply(source, payload)
+
+
+class SocksAssociation:
+    """What a SOCKS5 UDP ASSOCIATE gets: a port of its own, for one client (RFC 1928 section 6).
+
+    Datagrams count only from the host of the TCP connection, and from the port it announced; when
+    it announced none, the first datagram decides.
+    """
+
+    def __init__(
+        self,
+        service: UDPService,
+        sock: socket.socket,
+        client: IPAddress,
+        port: int,
+        on_close: Callable[[], None],
+    ) -> None:
+        self.service, self.client, self.on_close = service, client, on_close
+        self.last_active = 0.0
+        self._port = port
+        self._peer: SocketAddress = None
+        self._socket = DatagramSocket(service.loop, sock, self._on_datagram, service.counters)
+        self._link = ServerLink(service, self._on_reply)
+        service.associations.add(self, self)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._link.close()
+        self.on_close()
+
+    def _on_datagram(self, data: memoryview, peer: SocketAddress) -> None:
+        if peer != self._peer and not self._may_be_client(peer):
+            raise ProtocolError("datagram is not from the associated client")
+        target, payload = parse_datagram(data)
+        self._peer = peer
+        self.service.associations.touch(self)
+        self._link.send(target, payload)
+
+    def _may_be_client(self, peer: SocketAddress) -> bool:
+        return self._peer is None and parse_ip(peer[0]) == self.client and self._port in (0, peer[1])
+
+    def _on_reply(self, source: Address, payload: memoryview | bytes) -> None:
+        self.service.associations.touch(self)
+        self._socket.send(build_datagram(source, payload), self._peer)
+
+
+class TunnelUDP:
+    """A local UDP port whose every datagram goes to one target; each client address has its own link."""
+
+    def __init__(self, service: UDPService, sock: socket.socket, target: Address) -> None:
+        self.service, self.target = service, target
+        self._socket = DatagramSocket(service.loop, sock, self._on_datagram, service.counters)
+
+    def reply(self, peer: SocketAddress, payload: memoryview | bytes) -> None:
+        self._socket.send(payload, peer)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _on_datagram(self, data: memoryview, peer: SocketAddress) -> None:
+        key = (self, peer)
+        association = self.service.associations.get(key)
+        if not isinstance(association, TunnelAssociation):
+            association = TunnelAssociation(self, key, peer)
+            self.service.associations.add(key, association)
+        association.link.send(self.target, data)
+
+
+class TunnelAssociation:
+    """One client of a ``TunnelUDP``."""
+
+    def __init__(self, tunnel: TunnelUDP, key: Hashable, peer: SocketAddress) -> None:
+        self.tunnel, self.key, self.peer = tunnel, key, peer
+        self.last_active = 0.0
+        self.link = ServerLink(tunnel.service, self._on_reply)
+
+    def close(self) -> None:
+        self.link.close()
+
+    def _on_reply(self, source: Address, payload: memoryview | bytes) -> None:
+        self.tunnel.service.associations.touch(self.key)
+        self.tunnel.reply(self.peer, payload)
