@@ -124,7 +124,6 @@ class Forward:
                 self.exchange.client_eof()
             except Truncated as error:
                 raise BadRequest(str(error)) from error
-            handler.watch_quiet()
             return
         assert handler.session is not None
         try:

@@ -24,9 +24,10 @@ from common.proto.http_proxy import HttpFront
 from common.proto.request import Command, Front, Request
 from common.relay.flow import Flow, Side
 from common.relay.listener import TCPRelay
-from common.relay.stages import STAGE_ADDR, STAGE_INIT, STAGE_STREAM
+from common.relay.stages import STAGE_ADDR, STAGE_INIT, STAGE_STREAM, STAGE_UDP_ASSOC
 from common.relay.tcprelay import TCPRelayHandler, contained
 from sslocal.forward import Forward
+from sslocal.udp import SocksAssociation, UDPService, associate
 from sslocal.upstreams import Upstream, Upstreams
 
 HEADER_HOLD = 0.05  # seconds that the request header waits for the client's first payload
@@ -35,17 +36,19 @@ logger = logging.getLogger("shadowrelay.sslocal")
 
 
 class Service:
-    """What all clients of the local front share."""
+    """What all clients of one local share: who parses for them, and ``udp`` if they may have it."""
 
     def __init__(
         self,
         upstreams: Upstreams,
         *,
-        new_front: Callable[[], FirstByteFront],
+        new_front: Callable[[socket], Front],
+        udp: UDPService | None,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
     ) -> None:
-        self.upstreams, self.new_front, self.clock, self.random = upstreams, new_front, clock, random
+        self.upstreams, self.new_front, self.udp = upstreams, new_front, udp
+        self.clock, self.random = clock, random
 
 
 class LocalHandler(TCPRelayHandler):
@@ -54,15 +57,20 @@ class LocalHandler(TCPRelayHandler):
     def __init__(self, relay: TCPRelay, sock: socket, peer: str, service: Service) -> None:
         super().__init__(relay, sock, peer)
         self.service = service
-        self.first_byte = service.new_front()
-        self.front: Front = self.first_byte
+        self.front = service.new_front(sock)
         self.request: Request | None = None
         self.candidates: Iterator[Upstream] = iter(())
         self.upstream: Upstream | None = None
         self.session: ClientStream | None = None
         self.forward: Forward | None = None
         self.hold: Timer | None = None
+        self.association: SocksAssociation | None = None
         self.between_requests = False
+
+    def start(self) -> None:
+        super().start()
+        if not isinstance(self.front, FirstByteFront | HttpFront):
+            self.on_prologue(b"")  # where it goes is known before it speaks, and it may not speak first
 
     # -- the prologue ----------------------------------------------------------------------------
 
@@ -80,7 +88,8 @@ class LocalHandler(TCPRelayHandler):
             return
         self.request = request
         if request.command is Command.UDP_ASSOCIATE:
-            raise Unsupported("UDP ASSOCIATE is not supported yet")
+            self._associate(request)
+            return
         logger.debug("%s wants %s", self.peer, request.address)
         if request.command is Command.FORWARD:
             self._begin_forward(request)
@@ -88,8 +97,26 @@ class LocalHandler(TCPRelayHandler):
             self.forward = None
             self.redial()
 
+    def _associate(self, request: Request) -> None:
+        """ADDR → UDP_ASSOC: a UDP port for this client, for as long as this connection stands."""
+        if self.service.udp is None:
+            raise Unsupported("UDP is not enabled here")
+        self.advance(STAGE_UDP_ASSOC)
+        self.disarm()
+        self.association, bound = associate(
+            self.service.udp, self.local.sock, request.address.port, self._on_association_end
+        )
+        logger.debug("%s has a UDP association on %s", self.peer, bound)
+        self.local.readable = self.discard
+        self.local.write(self.front.accept(bound))
+
+    def _on_association_end(self) -> None:
+        """The table ended it, for its age or for its number."""
+        self.association = None
+        self.destroy()
+
     def _begin_forward(self, request: Request) -> None:
-        front = self.first_byte.chosen if self.front is self.first_byte else self.front
+        front = self.front.chosen if isinstance(self.front, FirstByteFront) else self.front
         assert isinstance(front, HttpFront)
         self.front = front
         assert front.exchange is not None
@@ -221,7 +248,6 @@ class LocalHandler(TCPRelayHandler):
         self.timer = self.loop.call_later(self.handshake_seconds(), self.on_handshake_timeout)
         if self.remote is not None:
             self.remote.readable = self._on_parked_readable
-            self.remote.want(self.remote.events | READ)
         self.between_requests = True
         self.local.want(self.local.events | READ)
         if leftover:
@@ -250,6 +276,9 @@ class LocalHandler(TCPRelayHandler):
         super().release_remote()
 
     def destroy(self) -> None:
+        association, self.association = self.association, None
+        if association is not None:
+            association.end()
         super().destroy()
         self.forward = None  # it refers to us: freed by refcount, not by the gc
 

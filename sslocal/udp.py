@@ -15,9 +15,10 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Hashable
 
-from common.errors import ProtocolError, UpstreamError
+from common.errors import Overloaded, ProtocolError, UpstreamError
 from common.net.loop import EventLoop
 from common.net.resolver import Query, Resolver
+from common.net.sockets import bind_datagrams
 from common.proto.address import Address, IPAddress, parse_ip
 from common.proto.socks5_udp import build_datagram, parse_datagram
 from common.relay.associations import Associations
@@ -119,29 +120,37 @@ class SocksAssociation:
     """What a SOCKS5 UDP ASSOCIATE gets: a port of its own, for one client (RFC 1928 section 6).
 
     Datagrams count only from the host of the TCP connection, and from the port it announced; when
-    it announced none, the first datagram decides.
+    it announced none, the first datagram decides. ``on_end`` is called when it ends by itself.
     """
 
     def __init__(
         self,
         service: UDPService,
         sock: socket.socket,
-        client: IPAddress,
+        client: IPAddress | None,
         port: int,
-        on_close: Callable[[], None],
+        on_end: Callable[[], None],
     ) -> None:
-        self.service, self.client, self.on_close = service, client, on_close
+        self.service, self.client = service, client
         self.last_active = 0.0
+        self._on_end: Callable[[], None] | None = on_end
         self._port = port
         self._peer: SocketAddress = None
         self._socket = DatagramSocket(service.loop, sock, self._on_datagram, service.counters)
         self._link = ServerLink(service, self._on_reply)
         service.associations.add(self, self)
 
+    def end(self) -> None:
+        """The TCP connection has gone."""
+        self._on_end = None
+        self.service.associations.remove(self)
+
     def close(self) -> None:
         self._socket.close()
         self._link.close()
-        self.on_close()
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end()
 
     def _on_datagram(self, data: memoryview, peer: SocketAddress) -> None:
         if peer != self._peer and not self._may_be_client(peer):
@@ -157,6 +166,24 @@ class SocksAssociation:
     def _on_reply(self, source: Address, payload: memoryview | bytes) -> None:
         self.service.associations.touch(self)
         self._socket.send(build_datagram(source, payload), self._peer)
+
+
+def associate(
+    service: UDPService, control: socket.socket, port: int, on_end: Callable[[], None]
+) -> tuple[SocksAssociation, Address]:
+    """Return an association for the client of ``control``, and the address it is to send to.
+
+    That is the address the client reached us at, so it can reach it again; ``port`` is the one it
+    announced, or 0. Raises Overloaded when there is no descriptor for it.
+    """
+    here = parse_ip(control.getsockname()[0])
+    client = parse_ip(control.getpeername()[0])
+    try:
+        sock = bind_datagrams(Address(str(here), 0))
+    except OSError as exc:
+        raise Overloaded(f"no socket for UDP: {exc.strerror}") from exc
+    bound = Address(str(here), sock.getsockname()[1])
+    return SocksAssociation(service, sock, client, port, on_end), bound
 
 
 class TunnelUDP:

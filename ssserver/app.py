@@ -1,4 +1,4 @@
-"""``ServerApp``: one relay per configured server, each with its cipher and its replay memory."""
+"""``ServerApp``: one TCP relay and one UDP port per configured server, with one cipher for both."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import time
 from common.app import RelayApp
 from common.config.schema import IPNetwork
 from common.crypto import Cipher
-from common.proto.address import IPAddress
+from common.net.sockets import bind_datagrams, listen
+from common.proto.address import Address, IPAddress
 from ssserver.tcp import ServerHandler, Service
+from ssserver.udp import ServerUDP
 
 JITTER = 0.2  # of the handshake time, drawn once per process: processes differ, connections do not
 
@@ -21,20 +23,38 @@ class ServerApp(RelayApp):
     def open(self) -> None:
         config = self.config
         jitter = 1.0 + JITTER * os.urandom(1)[0] / 255
+        is_forbidden = functools.partial(_within, config.forbidden_ip)
         drains: dict[ServerHandler, None] = {}
         for server in config.servers:
-            cipher = Cipher.from_password(server.method, server.password.reveal())
-            service = Service(
-                cipher,
-                clock=time.time,
-                random=os.urandom,
-                salts=cipher.replay_filter(),
-                handshake_seconds=config.timeout * jitter,
-                segmented_header=config.segmented_header,
-                is_forbidden=functools.partial(_within, config.forbidden_ip),
-                drains=drains,
-            )
-            self.relay(server.address, functools.partial(ServerHandler, service=service))
+            users = [(user.name, user.password.reveal()) for user in server.users]
+            cipher = Cipher.from_password(server.method, server.password.reveal(), users)
+            address = server.address
+            if server.mode != "udp_only":
+                service = Service(
+                    cipher,
+                    clock=time.time,
+                    random=os.urandom,
+                    salts=cipher.replay_filter(),
+                    handshake_seconds=config.timeout * jitter,
+                    segmented_header=config.segmented_header,
+                    is_forbidden=is_forbidden,
+                    drains=drains,
+                )
+                listener = listen(address)
+                address = Address(address.host, listener.getsockname()[1])  # UDP has the port TCP got
+                self.relay(listener, functools.partial(ServerHandler, service=service))
+            if server.mode != "tcp_only":
+                sock = bind_datagrams(address)
+                port = ServerUDP(
+                    self.loop,
+                    sock,
+                    cipher.server_packets(clock=time.time, random=os.urandom),
+                    associations=self.associations,
+                    resolver=self.resolver,
+                    is_forbidden=is_forbidden,
+                    counters=self.counters,
+                )
+                self.serve_datagrams(sock, port)
 
 
 def _within(networks: tuple[IPNetwork, ...], ip: IPAddress) -> bool:

@@ -60,6 +60,7 @@ class ServerHandler(TCPRelayHandler):
             random=service.random,
             salts=service.salts,
             segmented=service.segmented_header,
+            peer=peer.rpartition(":")[0],
         )
 
     def handshake_seconds(self) -> float:
@@ -74,7 +75,7 @@ class ServerHandler(TCPRelayHandler):
         if opened is None:
             return
         target, self.early = opened
-        logger.debug("%s wants %s", self.peer, target)
+        logger.debug("%s%s wants %s", self.peer, _called(self.session.user), target)
         if target.port == 0:
             self._refuse(target, ConnectFailed("port 0 cannot be connected to"))
         else:
@@ -109,6 +110,13 @@ class ServerHandler(TCPRelayHandler):
         if flow is self.up:
             self.session.eof()
         super().on_flow_end(flow)
+
+    def detach_flows(self) -> None:
+        user = self.session.user
+        if user is not None and self.up is not None and self.down is not None:
+            self.relay.counters[f"bytes_up[{user}]"] += self.up.total
+            self.relay.counters[f"bytes_down[{user}]"] += self.down.total
+        super().detach_flows()
 
     # -- failures --------------------------------------------------------------------------------
 
@@ -156,3 +164,7 @@ class ServerHandler(TCPRelayHandler):
     def destroy(self) -> None:
         self.service.drains.pop(self, None)
         super().destroy()
+
+
+def _called(user: str | None) -> str:
+    return "" if user is None else f" ({user})"

@@ -23,8 +23,8 @@ from common.net.loop import READ, WRITE, EventLoop
 from common.proto.address import IPAddress, parse_ip
 from common.relay import tcprelay
 from common.relay.flow import Allowance
-from common.relay.listener import Admission, TCPRelay
-from common.relay.tcprelay import Limits, TCPRelayHandler
+from common.relay.listener import Admission, Limits, TCPRelay
+from common.relay.tcprelay import TCPRelayHandler
 from tests.clock import FakeClock
 
 LIMITS = Limits(handshake=60.0, connect=10.0, idle=None, half_close=300.0, keep_alive=15.0, no_delay=True)
@@ -51,6 +51,7 @@ class FakeSocket:
         self.sent = bytearray()
         self.sends: list[bytes] = []  # what each successful send took
         self.shut = self.closed = False
+        self.blocking = True
         self.options: list[tuple[Any, ...]] = []
 
     # -- the peer --------------------------------------------------------------------------------
@@ -83,6 +84,13 @@ class FakeSocket:
 
     def fileno(self) -> int:
         return -1 if self.closed else self.number
+
+    def getsockopt(self, level: int, option: int) -> int:
+        """SO_ERROR: the pending error, told once as the kernel does."""
+        code, self.error = self.error, None
+        if code is not None:
+            self.dead = True
+        return code or 0
 
     def recv_into(self, buffer: memoryview, size: int = 0) -> int:
         data = self.recv(size or len(buffer))
@@ -127,7 +135,7 @@ class FakeSocket:
         self.closed = True
 
     def setblocking(self, flag: bool) -> None:
-        assert not flag
+        self.blocking = flag
 
     def setsockopt(self, *option: Any) -> None:
         self._check()

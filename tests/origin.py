@@ -221,15 +221,6 @@ def discard(sock: socket.socket) -> None:
     read_to_end(sock, Received())
 
 
-def stalled(release: threading.Event) -> Handler:
-    """Neither read nor write until ``release`` is set."""
-
-    def handler(sock: socket.socket) -> None:
-        release.wait(60.0)
-
-    return handler
-
-
 def flood(sock: socket.socket) -> None:
     """Send for as long as the peer takes it."""
     block = bytes(BLOCK)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from common.config.schema import Config, Server
+from common.config.schema import Config, Local, Server
 from common.config.schema import Secret as ConfiguredSecret
 from common.net.loop import EventLoop
 from common.proto.address import Address, encode_address
@@ -42,8 +42,9 @@ def server_entry(address: Address = LOOPBACK, method: str = "aes-256-gcm") -> Se
 def configured(servers: tuple[Server, ...], **options: Any) -> Config:
     """A configuration on loopback that leaves the limits of this process as they are."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    options = {"local": LOOPBACK, "forbidden_ip": (), "nofile": soft, **options}
-    return Config(source="test", servers=servers, **options)
+    options = {"forbidden_ip": (), "nofile": soft, **options}
+    local = Local(options.pop("local", LOOPBACK), auth=options.pop("auth", ()))
+    return Config(source="test", servers=servers, **{"locals": (local,), **options})
 
 
 class Peer:

@@ -1,7 +1,7 @@
 """The keys of every dialect: ours, shadowsocks-rust, shadowsocks-libev, the Python original, SIP008.
 
-Three tables, one line per key: the top level, an entry of ``servers``, an entry of ``locals``. A
-line says what happens to the key:
+Four tables, one line per key: the top level, an entry of ``servers``, an entry of ``locals``, an entry
+of ``users``. A line says what happens to the key:
 
     used(name, …)        other code of this package reads it
     setting(name, read)  the reader's value is the ``Config`` field of that name
@@ -69,16 +69,13 @@ def _table(*keys: Key) -> Table:
     return {name: key for key in keys for name in key.names}
 
 
-_NO_UDP = "UDP is not supported yet"
-_NO_TUNNEL = "tunnels are not supported yet"
-_NO_TRANSPARENT = "transparent proxying is not supported"
 _NO_MANAGER = "the manager is not supported yet"
 # Whoever asks for these relies on them: to go on without would open what they meant to close.
-_NO_ACL = "access lists are not supported yet"
 _NO_OUTBOUND_PROXY = "connections can only go out directly; this is not supported yet"
-_NO_USERS = "users lists are not supported yet"
 _NO_PLUGIN = "plugins are not supported yet"
 _ONE_PROCESS = "one process serves all connections"
+_WHOLE_DATAGRAMS = "datagrams are neither cut nor padded to a size"
+_IN_ORDER = "servers are tried in their order"
 _KERNEL_SIZES = "the kernel sizes its buffers by itself"
 _NO_OTA = "one-time authentication is broken and gone; every method here authenticates: remove this key"
 _NO_RAW_KEY = "raw keys are not supported: use `password`; for a 2022 method it is the key in base64"
@@ -88,7 +85,7 @@ _OUTBOUND = (
     no_effect("outbound_user_cookie"),
     no_effect("outbound_bind_addr", note="connections leave from the system's choice of address"),
     no_effect("outbound_bind_interface", note="connections leave from the system's choice of interface"),
-    no_effect("outbound_udp_allow_fragmentation", note=_NO_UDP),
+    no_effect("outbound_udp_allow_fragmentation", note="the kernel decides"),
     refused("outbound_proxy", _NO_OUTBOUND_PROXY),
 )
 _PLUGIN = (
@@ -96,6 +93,31 @@ _PLUGIN = (
     silent("plugin_opts"),
     silent("plugin_args"),
     silent("plugin_mode"),
+)
+
+# How a local listens and where it leads, on the top level and in `locals`.
+_LOCAL = (
+    used("protocol"),
+    used("local_address", "local"),
+    used("local_port"),
+    used("local_udp_address"),
+    used("local_udp_port"),
+    used("socks5_auth_config_path"),
+    used("http_auth_config_path"),
+    used("target"),
+    used("forward_address"),
+    used("forward_port"),
+    used("tunnel_address"),
+    used("remote_dns_address"),
+    used("remote_dns_port"),
+    used("local_dns_address"),
+    used("local_dns_port"),
+    used("tcp_redir"),
+    used("udp_redir"),
+    used("tcp_tproxy"),
+    silent("client_cache_size"),
+    no_effect("launchd_tcp_socket_name"),
+    no_effect("launchd_udp_socket_name"),
 )
 
 TOP = _table(
@@ -106,20 +128,21 @@ TOP = _table(
     used("method"),
     used("servers", "shadowsocks"),
     used("port_password"),
+    used("users"),
     used("remarks", "name"),
-    used("mode"),
     used("allow_unencrypted"),
     used("version"),
     used("bytes_used"),
     used("bytes_remaining"),
-    used("auth"),
     used("log"),
-    used("local_address", "local", role="sslocal"),
-    used("local_port", role="sslocal"),
+    used("acl"),
+    used("auth"),
+    *(key._replace(role="sslocal") for key in _LOCAL),
     used("locals", role="sslocal"),
-    used("protocol", role="sslocal"),
-    used("socks5_auth_config_path", role="sslocal"),
-    used("http_auth_config_path", role="sslocal"),
+    used("dns_address", role="sslocal"),
+    used("tunnel_port", role="sslocal"),
+    used("tunnel_remote", role="sslocal"),
+    used("tunnel_remote_port", role="sslocal"),
     setting("via", values.pseudonym, role="sslocal"),
     setting("timeout", values.seconds(zero=True)),
     setting("connect_timeout", values.seconds(zero=False)),
@@ -132,6 +155,9 @@ TOP = _table(
     setting("ipv6_only", values.boolean),
     setting("forbidden_ip", values.networks),
     setting("segmented_header", values.boolean, role="ssserver"),
+    setting("mode", values.mode),
+    setting("udp_timeout", values.seconds(zero=False)),
+    setting("udp_max_associations", values.integer(1, 10_000_000)),
     setting("max_connections", values.integer(0, 10_000_000)),
     setting("user", values.text),
     setting("nofile", values.integer(16, 10_000_000)),
@@ -143,26 +169,13 @@ TOP = _table(
     *_PLUGIN,
     *_OUTBOUND,
     silent("id"),
-    refused("users", _NO_USERS, role="ssserver"),
-    refused("acl", _NO_ACL),
-    no_effect("balancer", note="servers are tried in their order"),
+    no_effect("balancer", note=_IN_ORDER),
     no_effect("security", note="replays are always refused"),
     no_effect("online_config", note="nothing is fetched"),
     no_effect("manager_address", note=_NO_MANAGER),
     no_effect("manager_port", note=_NO_MANAGER),
-    no_effect("udp_timeout", note=_NO_UDP),
-    no_effect("udp_max_associations", note=_NO_UDP),
-    no_effect("udp_mtu", note=_NO_UDP),
-    no_effect("mtu", note=_NO_UDP),
-    no_effect("forward_address", note=_NO_TUNNEL, role="sslocal"),
-    no_effect("forward_port", note=_NO_TUNNEL, role="sslocal"),
-    no_effect("tunnel_address", note=_NO_TUNNEL, role="sslocal"),
-    no_effect("tunnel_remote", note=_NO_TUNNEL, role="sslocal"),
-    no_effect("tunnel_remote_port", note=_NO_TUNNEL, role="sslocal"),
-    no_effect("tunnel_port", note=_NO_TUNNEL, role="sslocal"),
-    no_effect("tcp_tproxy", note=_NO_TRANSPARENT),
-    no_effect("tcp_redir", note=_NO_TRANSPARENT),
-    no_effect("udp_redir", note=_NO_TRANSPARENT),
+    no_effect("udp_mtu", note=_WHOLE_DATAGRAMS),
+    no_effect("mtu", note=_WHOLE_DATAGRAMS),
     no_effect("workers", note=_ONE_PROCESS),
     no_effect("runtime", note=_ONE_PROCESS),
     no_effect("tcp_incoming_sndbuf", note=_KERNEL_SIZES),
@@ -178,8 +191,6 @@ TOP = _table(
     no_effect("dscp"),
     no_effect("use_syslog", note="use log_file, or let the service manager keep the log"),
     no_effect("workdir"),
-    no_effect("launchd_tcp_socket_name"),
-    no_effect("launchd_udp_socket_name"),
     no_effect("libopenssl"),
     no_effect("libmbedtls"),
     no_effect("libsodium"),
@@ -195,39 +206,48 @@ SERVER = _table(
     used("mode"),
     refused("one_time_auth", _NO_OTA),
     refused("key", _NO_RAW_KEY),
-    refused("users", _NO_USERS, role="ssserver"),
+    used("users"),
+    used("acl", role="ssserver"),
     *_PLUGIN,
     *_OUTBOUND,
     silent("id"),
     silent("disabled"),
     no_effect("group"),
     no_effect("timeout", note="set it at the top level"),
-    no_effect("tcp_weight", note="servers are tried in their order"),
-    no_effect("udp_weight", note=_NO_UDP),
-    refused("acl", _NO_ACL),
+    no_effect("tcp_weight", note=_IN_ORDER),
+    no_effect("udp_weight", note=_IN_ORDER),
     no_effect("fast_open"),
 )
 
 LOCAL = _table(
-    used("local_address"),
-    used("local_port"),
-    used("protocol"),
+    *_LOCAL,
+    used("auth"),
+    used("remarks", "name"),
     used("mode"),
-    used("socks5_auth_config_path"),
-    used("http_auth_config_path"),
+    used("acl"),
     silent("disabled"),
-    refused("acl", _NO_ACL),
-    no_effect("local_udp_address", note=_NO_UDP),
-    no_effect("local_udp_port", note=_NO_UDP),
-    no_effect("forward_address", note=_NO_TUNNEL),
-    no_effect("forward_port", note=_NO_TUNNEL),
-    no_effect("tcp_redir", note=_NO_TRANSPARENT),
-    no_effect("udp_redir", note=_NO_TRANSPARENT),
-    no_effect("launchd_tcp_socket_name"),
-    no_effect("launchd_udp_socket_name"),
+    silent("tun_interface_name"),  # who has one of these has `protocol: tun` or `fake-dns` too
+    silent("tun_interface_address"),
+    silent("tun_interface_destination"),
+    silent("tun_device_fd_from_path"),
+    silent("fake_dns_record_expire_duration"),
+    silent("fake_dns_ipv4_network"),
+    silent("fake_dns_ipv6_network"),
+    silent("fake_dns_database_path"),
 )
 
-_PLACES = ((TOP, "at the top level"), (SERVER, "in `servers`"), (LOCAL, "in `locals`"))
+USER = _table(
+    used("name", "user", "username", "user_name"),
+    used("password"),
+    used("password_file"),
+)
+
+_PLACES = (
+    (TOP, "at the top level"),
+    (SERVER, "in `servers`"),
+    (LOCAL, "in `locals`"),
+    (USER, "in `users`"),
+)
 
 
 def read_section(node: Node, table: Table, role: Role, report: Report) -> dict[str, Node]:
@@ -258,6 +278,12 @@ def read_section(node: Node, table: Table, role: Role, report: Report) -> dict[s
         for _, child in claims[1:]:
             report.warn(child, f"ignored, since another name of `{name}` is given too")
     return {name: claims[0][1] for name, claims in found.items()}
+
+
+def is_disabled(entry: Node) -> bool:
+    """Whether an entry of ``servers`` or ``locals`` is switched off; nothing else in it is then read."""
+    flag = entry.value.get("disabled") if isinstance(entry.value, dict) else None
+    return flag is not None and flag.given
 
 
 def _unknown(name: str, table: Table) -> str:

@@ -1,7 +1,7 @@
 """``load_config``: from a file, a link and flags to one ``Config``, or to every problem at once.
 
     text ─► tree ─► sections ─► Config
-            source.py  keys.py     servers.py, front.py, values.py
+            source.py  keys.py     servers.py, locals.py, values.py
     flags ────────────┘
 
 A flag wins over the file. Both programs read the same file; each skips what is the other's.
@@ -10,24 +10,30 @@ A flag wins over the file. Both programs read the same file; each skips what is 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from common.config import values
-from common.config.front import merge_local, read_local, read_mode, read_users
+from common.config.credentials import AUTH_KEYS
 from common.config.keys import TOP, read_section
+from common.config.locals import LocalReader
 from common.config.passwords import Passwords, is_exposed
-from common.config.schema import DEFAULT_CONNECT_TIMEOUT, Config, Credential, Role
+from common.config.rules import CheckRules, RuleFiles
+from common.config.schema import DEFAULT_CONNECT_TIMEOUT, Config, Local, Role, Server
 from common.config.servers import ServerReader
 from common.config.source import read_text, read_tree
 from common.config.tree import Node, Report, node_from
-from common.proto.address import Address
+from common.crypto.methods import METHODS, Family
+
+MIN_SESSION = 60.0  # seconds that a UDP session is remembered at least (SIP022 section 3.2.4)
 
 _FLAGS = {"server": "-s", "server_port": "-p", "password": "-k", "method": "-m", "timeout": "-t"}
 _FLAGS |= {"local": "-b", "local_address": "-b", "local_port": "-l", "verbose": "-v", "user": "-a"}
-_FLAGS |= {"ipv6_first": "-6", "nofile": "-n", "keep_alive": "--tcp-keep-alive"}
+_FLAGS |= {"ipv6_first": "-6", "nofile": "-n", "keep_alive": "--tcp-keep-alive", "mode": "-u/-U"}
+_FLAGS |= {"forward_address": "-f", "local_udp_address": "--udp-bind-addr", "dns_address": "--dns-addr"}
+_FLAGS |= {"local_dns_address": "--local-dns-addr", "remote_dns_address": "--remote-dns-addr"}
 
 _OFF_AT_ZERO = ("idle_timeout", "max_connections", "via")  # 0 or "" is None in Config
 
@@ -40,13 +46,15 @@ def load_config(
     overrides: Mapping[str, object] | None = None,
     url: str | None = None,
     environ: Mapping[str, str] | None = None,
+    check_rules: CheckRules | None = None,
 ) -> Config:
     """Return the configuration of one program.
 
     ``path`` names a YAML or JSON file, or one with ``ss://`` links. ``text``, when given, is read in
     its place. ``overrides`` are flags under the names of file keys; None means not given. ``url`` is an
     ``ss://`` link and replaces the servers of the file. ``environ`` fills in ``${NAME}`` in passwords,
-    ``os.environ`` by default.
+    ``os.environ`` by default. ``check_rules(path)``, when given, is called for every file of access
+    rules, and the problems of a ConfigError it raises are told with all others.
 
     Raises ConfigError with every problem, each with its place. Neither problems nor warnings hold a
     password or any part of a link.
@@ -58,28 +66,28 @@ def load_config(
         root = replace(read_tree(written, root.source, report), line=0)
     flags = _flag_section(role, overrides or {}, url, report)
     folder = Path(path).parent if path is not None else Path()
-    passwords = Passwords(report, os.environ if environ is None else environ, folder)
+    passwords = Passwords(role, report, os.environ if environ is None else environ, folder)
     file = read_section(root, TOP, role, report)
     if not isinstance(root.value, dict):
         report.raise_problems()
     _check_sip008(file, report)
-    if role == "sslocal":
-        file = merge_local(file, report)
     top = _under_flags(file, flags)
     fields = _read_settings(top, report)
-    read_mode(top, report)
     unencrypted = "allow_unencrypted" in top and values.boolean(top["allow_unencrypted"], report) is True
-    reader = ServerReader(role, report, passwords, forced=flags, unencrypted=unencrypted)
-    fields["servers"] = reader.read(top, root)
+    rules = RuleFiles(report, folder, check_rules)
+    fields["acl"] = rules.find(top)
+    servers = ServerReader(role, report, passwords, rules, forced=flags, unencrypted=unencrypted)
+    fields["servers"] = servers.read(top, root)
     auth = top.get("auth")
     if auth is not None and auth.value is True:
         report.problem(
             auth, "one-time authentication is broken and gone; remove this key (here, `auth` lists users)"
         )
     elif role == "sslocal":
-        fields["local"] = read_local((file, flags), report)
-        fields["auth"] = tuple(read_users(top, passwords, folder, report))
-        _warn_if_open(fields["local"], fields["auth"], root, report)
+        ways_in = LocalReader(report, passwords, rules, folder, flags).read(file, top, root)
+        fields["locals"] = tuple(_served(ways_in, fields["servers"], root, report))
+    if "udp_timeout" in fields:
+        _check_udp_timeout(fields["udp_timeout"], fields["servers"], top["udp_timeout"], report)
     unread = {"", root.source} if text is not None or path is None else {""}
     for source in sorted(passwords.sources - unread):
         if is_exposed(source):
@@ -114,7 +122,7 @@ def _under_flags(file: Mapping[str, Node], flags: Mapping[str, Node]) -> dict[st
     if flags.keys() & {"password", "password_file"}:
         hidden |= {"password", "password_file"}
     if "auth" in flags:
-        hidden |= {"socks5_auth_config_path", "http_auth_config_path"}
+        hidden |= set(AUTH_KEYS)
     return {**{key: node for key, node in file.items() if key not in hidden}, **flags}
 
 
@@ -165,7 +173,24 @@ def _check_sip008(file: Mapping[str, Node], report: Report) -> None:
             report.problem(entry, "a server of a SIP008 document has an `id`")
 
 
-def _warn_if_open(local: Address, auth: tuple[Credential, ...], root: Node, report: Report) -> None:
-    is_loopback = local.host == "localhost" or (local.ip is not None and local.ip.is_loopback)
-    if not is_loopback and not auth:
-        report.warn(root, f"anyone who can reach {local} can use it: set `auth`, or listen on 127.0.0.1")
+def _served(
+    ways_in: Sequence[Local], servers: Sequence[Server], root: Node, report: Report
+) -> Iterator[Local]:
+    """Yield the locals, each with those of its transports that a server has, too."""
+    has_tcp = any(server.mode != "udp_only" for server in servers)
+    has_udp = any(server.mode != "tcp_only" for server in servers)
+    for local in ways_in:
+        tcp = has_tcp and local.mode != "udp_only"
+        udp = has_udp and local.mode != "tcp_only"
+        if servers and not tcp and (not udp or local.protocol == "mixed"):
+            report.problem(root, f"no server's `mode` has what {local} needs")
+        yield replace(local, mode="tcp_only" if not udp else "tcp_and_udp" if tcp else "udp_only")
+
+
+def _check_udp_timeout(seconds: float, servers: Sequence[Server], node: Node, report: Report) -> None:
+    """A session that is forgotten too early can be replayed."""
+    has_sessions = any(
+        METHODS[server.method].family is Family.SIP022 and server.mode != "tcp_only" for server in servers
+    )
+    if has_sessions and seconds < MIN_SESSION:
+        report.problem(node, f"2022 methods want at least {MIN_SESSION:g} seconds, got {seconds:g}")

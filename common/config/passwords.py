@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common.config import values
-from common.config.schema import Secret
+from common.config.schema import Role, Secret
 from common.config.tree import Node, Report
 from common.crypto.methods import Family, Method, check_password
 
@@ -32,11 +32,12 @@ class Passwords:
     """Reads the passwords of one configuration.
 
     ``folder`` is where the relative paths of a file start. ``sources`` collects the names of what
-    holds a password in clear.
+    holds a password in clear. Only a client (sslocal) has use for a chain of keys (SIP023).
     """
 
-    def __init__(self, report: Report, environ: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, role: Role, report: Report, environ: Mapping[str, str], folder: Path) -> None:
         self.sources: set[str] = set()
+        self._takes_chains = role == "sslocal"
         self._report = report
         self._environ = environ
         self._folder = folder
@@ -73,6 +74,9 @@ class Passwords:
                 check_password(method, text)
         except ValueError as exc:
             self._report.problem(node, str(exc))
+            return None
+        if method is not None and method.family is Family.SIP022 and ":" in text and not self._takes_chains:
+            self._report.problem(node, "a chain of keys is for clients: give one key, and list `users`")
             return None
         return password
 

@@ -12,10 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
+from common.errors import ConfigError
 from common.proto.address import Address
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 Role = Literal["sslocal", "ssserver"]
+Mode = Literal["tcp_only", "udp_only", "tcp_and_udp"]
+LocalProtocol = Literal["mixed", "http", "tunnel", "redir", "dns"]
+TCPRedir = Literal["redirect", "tproxy"]
+UDPRedir = Literal["tproxy"]
 
 DEFAULT_LOCAL = Address("127.0.0.1", 1080)
 DEFAULT_LISTEN = "0.0.0.0"  # ssserver's host when the configuration has a port and no address
@@ -48,30 +53,75 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One user of the local front."""
+    """One user of a local front."""
 
     user: str
     password: Secret
 
 
 @dataclass(frozen=True, slots=True)
+class Local:
+    """One way into sslocal, on one address; ``str()`` is where it listens.
+
+    ``mode`` says what the client may use. A ``mixed`` one (HTTP and SOCKS) listens on TCP only, since
+    SOCKS5 asks for its UDP there; ``http`` and a Unix socket are always ``tcp_only``. ``acl`` is the
+    file whose rules apply, its own or that of the whole configuration.
+    """
+
+    address: Address = DEFAULT_LOCAL
+    protocol: LocalProtocol = "mixed"
+    mode: Mode = "tcp_and_udp"
+    auth: tuple[Credential, ...] = ()  # mixed, http
+    target: Address | None = None  # tunnel: where to; dns: the resolver behind the server
+    local_dns: Address | None = None  # dns: the resolver for names that bypass; None is the system's
+    path: str | None = None  # of a Unix socket, absolute; then ``address`` is ("", 0)
+    acl: str | None = None
+    tcp_redir: TCPRedir = "redirect"
+    udp_redir: UDPRedir = "tproxy"
+    name: str = ""
+
+    def __str__(self) -> str:
+        return str(self.address) if self.path is None else f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One user of an ssserver port."""
+
+    name: str
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
-    """One Shadowsocks server: what ssserver listens on, and what sslocal dials."""
+    """One Shadowsocks server: what ssserver listens on, and what sslocal dials.
+
+    With ``users`` (ssserver only) ``password`` is the iPSK of SIP023, which is no user's; with a
+    SIP004 method it is one more user's, or empty. ``acl`` is as in ``Local``, for ssserver.
+    """
 
     address: Address
     method: str
     password: Secret
     name: str = ""
+    users: tuple[User, ...] = ()
+    mode: Mode = "tcp_and_udp"
+    acl: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything either program needs to run."""
+    """Everything either program needs to run.
+
+    ``mode`` and ``acl`` are the defaults that every server and local has taken over already. Where a
+    local has UDP, so has one of the servers, and the same goes for TCP.
+    """
 
     source: str
     servers: tuple[Server, ...]
-    local: Address = DEFAULT_LOCAL
-    auth: tuple[Credential, ...] = ()
+    locals: tuple[Local, ...] = ()
+    mode: Mode = "tcp_and_udp"
+    acl: str | None = None
 
     timeout: float = 60.0
     connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
@@ -79,6 +129,9 @@ class Config:
     half_close_timeout: float = 300.0
     keep_alive: float = 15.0
     no_delay: bool = True
+
+    udp_timeout: float = 300.0
+    udp_max_associations: int = 4096
 
     dns: tuple[str, ...] = ()
     ipv6_first: bool = False
@@ -97,6 +150,22 @@ class Config:
 
     warnings: tuple[str, ...] = ()
 
+    @property
+    def local(self) -> Address:
+        """The address of the first HTTP and SOCKS port."""
+        return self._first_front().address
+
+    @property
+    def auth(self) -> tuple[Credential, ...]:
+        """The users of that port."""
+        return self._first_front().auth
+
+    def _first_front(self) -> Local:
+        for each in self.locals:
+            if each.protocol in ("mixed", "http") and each.path is None:
+                return each
+        raise ConfigError([f"{self.source}: there is no port for HTTP and SOCKS"])
+
     def describe(self) -> Iterator[str]:
         """Yield the whole configuration as printable ``key: value`` lines, without any password."""
         for each in fields(self):
@@ -105,13 +174,9 @@ class Config:
 
 
 def _lines(name: str, value: object) -> Iterator[str]:
-    if isinstance(value, tuple) and not isinstance(value, Address):
-        parts = [_shown(part) for part in value]
-        if any(isinstance(part, Server) for part in value):
-            yield f"{name}:"
-            yield from (f"  - {part}" for part in parts)
-        else:
-            yield f"{name}: [{', '.join(parts)}]"
+    if isinstance(value, tuple) and any(isinstance(part, Server | Local) for part in value):
+        yield f"{name}:"
+        yield from (f"  - {_shown(part)}" for part in value)
     else:
         yield f"{name}: {_shown(value)}"
 
@@ -119,15 +184,31 @@ def _lines(name: str, value: object) -> Iterator[str]:
 def _shown(value: object) -> str:
     match value:
         case Server():
-            name = f" {_shown(value.name)}" if value.name else ""
-            return f"{value.address} {value.method}{name}"
+            words = [str(value.address), value.method, value.mode]
+            return " ".join((*words, *_details(value, "name", "users", "acl")))
+        case Local():
+            words = [str(value), value.protocol, value.mode]
+            redir = ("tcp_redir", "udp_redir") if value.protocol == "redir" else ()
+            return " ".join((*words, *_details(value, "name", "target", "local_dns", "auth", *redir, "acl")))
         case Credential():
             return _shown(value.user)
+        case User():
+            return _shown(value.name)
+        case Address():
+            return str(value)
+        case tuple():
+            return f"[{', '.join(map(_shown, value))}]"
         case str() | bool() | None:
             return json.dumps(value)
         case float():
             return f"{value:g}"
     return str(value)
+
+
+def _details(entry: Server | Local, *names: str) -> Iterator[str]:
+    for name in names:
+        if value := getattr(entry, name):
+            yield f"{name}={_shown(value)}"
 
 
 DEFAULT_FORBIDDEN: tuple[IPNetwork, ...] = tuple(

@@ -6,32 +6,36 @@
     servers                      entries of their own; method, password and port fall back to the top level
 
 A section is a mapping by the first names of ``keys.py``. What the command line says wins over every
-section.
+section. ``mode`` and ``acl`` of the top level are ssserver's; in sslocal's file they are its locals'.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from common.config import values
 from common.config.endpoint import parse_port
-from common.config.front import is_disabled, read_mode
-from common.config.keys import SERVER, read_section
+from common.config.keys import SERVER, is_disabled, read_section
+from common.config.listeners import Listeners
 from common.config.passwords import Passwords
-from common.config.schema import DEFAULT_LISTEN, DEFAULT_METHOD, Role, Secret, Server
+from common.config.rules import RuleFiles
+from common.config.schema import DEFAULT_LISTEN, DEFAULT_METHOD, Mode, Role, Secret, Server
 from common.config.ss_url import is_ss_url, parse_ss_url
 from common.config.tree import Node, Report
+from common.config.users import UserReader, Users, key_of
 from common.crypto.methods import Family, Method, find_method
 from common.proto.address import Address, parse_ip
 
 Section = Mapping[str, Node]
 
-INHERITED = ("method", "password", "password_file", "server_port")
+_PASSWORDS = {"password", "password_file"}
+_INHERITED = {"method", "server_port", "users", *_PASSWORDS}  # by every section
+_SERVICE = {"mode", "acl"}  # how ssserver serves; sslocal's top level means its locals by them
 
 _METHOD_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class ServerReader:
@@ -41,23 +45,33 @@ class ServerReader:
     """
 
     def __init__(
-        self, role: Role, report: Report, passwords: Passwords, *, forced: Section, unencrypted: bool
+        self,
+        role: Role,
+        report: Report,
+        passwords: Passwords,
+        rules: RuleFiles,
+        *,
+        forced: Section,
+        unencrypted: bool,
     ) -> None:
         self._role = role
         self._report = report
         self._passwords = passwords
-        self._forced = _only_inherited(forced)
+        self._rules = rules
+        self._users = UserReader(report, passwords)
+        self._listeners = Listeners(report)
+        self._inherited = _INHERITED | (_SERVICE if role == "ssserver" else set())
+        self._forced = _only(self._inherited, forced)
         self._unencrypted = unencrypted
 
     def read(self, top: Section, root: Node) -> tuple[Server, ...]:
         """Return every server that is not disabled, in the order of the configuration."""
         servers: list[Server] = []
         if "server" in top or "servers" not in top:
-            servers += self._read_group(top, root)
+            own = top if self._role == "ssserver" else _only(top.keys() - _SERVICE, top)
+            servers += self._read_group(own, root)
         if "servers" in top:
-            servers += self._read_entries(top["servers"], _only_inherited(top))
-        if self._role == "ssserver":
-            self._check_listeners(servers, root)
+            servers += self._read_entries(top["servers"], _only(self._inherited, top))
         return tuple(servers)
 
     def _read_entries(self, node: Node, defaults: Section) -> Iterator[Server]:
@@ -69,12 +83,15 @@ class ServerReader:
             self._report.problem(node, "holds no server that is not disabled")
         for entry in entries:
             if isinstance(entry.value, str):
-                yield from self._read_group({**defaults, "server": entry}, entry)
-                continue
-            section = read_section(entry, SERVER, self._role, self._report)
-            if isinstance(entry.value, dict):
-                read_mode(section, self._report)
-                yield from self._read_group(_over(section, defaults), entry)
+                section: Section = {"server": entry}
+            else:
+                section = read_section(entry, SERVER, self._role, self._report)
+                if not isinstance(entry.value, dict):
+                    continue
+            inherited = defaults
+            if _is_link(entry) or section.keys() & _PASSWORDS:
+                inherited = _only(defaults.keys() - {"users"}, defaults)  # they belong to a password
+            yield from self._read_group(_over(section, inherited), entry)
 
     def _read_group(self, section: Section, whole: Node) -> Iterator[Server]:
         """Yield every host of a section with every port. ``whole`` is the place of what is missing."""
@@ -85,14 +102,37 @@ class ServerReader:
         else:
             method = self._method(section)
             ports = list(self._ports(section, whole, method))
-        name = _UNPRINTABLE.sub(" ", section["remarks"].text) if "remarks" in section else ""
+        users = self._read_users(section, method)
+        everyone = tuple(users.values())
+        mode = self._mode(section)
+        acl = self._rules.find(section)
+        name = values.name(section["remarks"]) if "remarks" in section else ""
         for node in nodes:
             if _is_link(node):
-                yield from self._read_link(node)
+                yield from self._read_link(node, _only(_SERVICE | {"users"}, section))
                 continue
             for address, password in self._read_host(node, ports, section, method):
-                if method is not None and password is not None:
-                    yield Server(address, method.name, password, name)
+                if method is None or password is None:
+                    continue
+                if password.reveal() and users and key_of(method, password) in users:
+                    self._report.problem(section["users"], "one of them has the server's own password")
+                if self._role == "ssserver":
+                    self._listeners.add(address, mode, node)
+                yield Server(address, method.name, password, name, everyone, mode, acl)
+
+    def _read_users(self, section: Section, method: Method | None) -> Users:
+        node = section.get("users")
+        if node is None or not node.given:
+            return {}
+        if self._role == "sslocal":
+            if self._report.is_first("users"):
+                self._report.warn(node, "for ssserver; here, a user's `password` is iPSK:uPSK or its own")
+            return {}
+        return self._users.read(node, method) if method is not None else {}
+
+    def _mode(self, section: Section) -> Mode:
+        node = section.get("mode")
+        return (values.mode(node, self._report) if node is not None else None) or "tcp_and_udp"
 
     def _hosts(self, section: Section, whole: Node) -> list[Node]:
         node = section.get("server")
@@ -105,7 +145,8 @@ class ServerReader:
             self._report.problem(node, "is empty")
         return node.value if isinstance(node.value, list) else [node]
 
-    def _read_link(self, node: Node) -> Iterator[Server]:
+    def _read_link(self, node: Node, service: Section) -> Iterator[Server]:
+        """Yield the server of a link; ``service`` has what a link cannot say."""
         try:
             link = parse_ss_url(node.text)
         except ValueError as exc:
@@ -122,6 +163,7 @@ class ServerReader:
             self._report.problem(node, "plugins are not supported yet")
         host, port = link.address
         section = {
+            **service,
             "server": node.child("server", host, host),
             "server_port": node.child("server_port", port, str(port)),
             "method": node.child("method", link.method, link.method),
@@ -155,12 +197,20 @@ class ServerReader:
                     self._report.warn(section[key], "ignored, since `port_password` is given")
             yield from self._port_passwords(table, method)
             return
-        password = self._passwords.for_server(section, whole, method)
+        password = self._password(section, whole, method)
         if port is None:
             yield None, password
         else:
             for node in port.value if isinstance(port.value, list) else [port]:
                 yield values.port(node, self._report), password
+
+    def _password(self, section: Section, whole: Node, method: Method | None) -> Secret | None:
+        """Return the password of a section; with users of SIP004 it may have none."""
+        has_users = self._role == "ssserver" and "users" in section and section["users"].given
+        is_old = method is None or method.family is Family.SIP004
+        if has_users and is_old and not section.keys() & _PASSWORDS:
+            return Secret("")
+        return self._passwords.for_server(section, whole, method)
 
     def _port_passwords(
         self, table: Node, method: Method | None
@@ -207,25 +257,16 @@ class ServerReader:
             elif port is not None:
                 yield Address(host, port), password
 
-    def _check_listeners(self, servers: list[Server], root: Node) -> None:
-        seen = set()
-        for server in servers:
-            if server.address in seen and server.address.port:
-                self._report.problem(root, f"two servers listen on {server.address}")
-            seen.add(server.address)
-            if server.method.startswith("2022-") and ":" in server.password.reveal():
-                self._report.warn(root, f"server {server.address}: of a chain of keys, only the last is used")
-
 
 def _is_link(node: Node) -> bool:
     return isinstance(node.value, str) and is_ss_url(node.value)
 
 
-def _only_inherited(section: Section) -> dict[str, Node]:
-    return {key: section[key] for key in INHERITED if key in section}
+def _only(keys: AbstractSet[str], section: Section) -> dict[str, Node]:
+    return {key: node for key, node in section.items() if key in keys}
 
 
 def _over(upper: Section, lower: Section) -> dict[str, Node]:
     """Return both sections in one, ``upper`` winning; a password of either kind hides the other kind."""
-    hidden = {"password", "password_file"} if upper.keys() & {"password", "password_file"} else set()
+    hidden = _PASSWORDS if upper.keys() & _PASSWORDS else set()
     return {**{key: node for key, node in lower.items() if key not in hidden}, **upper}

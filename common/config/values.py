@@ -7,20 +7,27 @@ prints numbers and its own choices, never a text it was given: a password may st
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 from common.config.endpoint import split_endpoint
-from common.config.schema import IPNetwork
+from common.config.schema import IPNetwork, Mode
 from common.config.tree import Node, Report, item
 from common.proto.address import Address, parse_ip
 
 Reader = Callable[[Node, Report], object]
 
+Word = TypeVar("Word", bound=str)
+
 MAX_SECONDS = 10 * 365 * 86400
 
+_MODES: tuple[Mode, ...] = ("tcp_only", "udp_only", "tcp_and_udp")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _BOOLEANS = {
     "true": True,
     "yes": True,
@@ -79,6 +86,23 @@ def seconds(*, zero: bool) -> Reader:
     return read
 
 
+def choice(*choices: Word) -> Callable[[Node, Report], Word | None]:
+    """Return a reader of one of a few words."""
+    words = " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+
+    def read(node: Node, report: Report) -> Word | None:
+        for each in choices:
+            if node.value == each:
+                return each
+        report.problem(node, f"expected {words}, got {node.kind}")
+        return None
+
+    return read
+
+
+mode = choice(*_MODES)
+
+
 def boolean(node: Node, report: Report) -> bool | None:
     """Read true or false, also as a text or as 0 and 1."""
     if isinstance(node.value, bool):
@@ -102,6 +126,11 @@ def text(node: Node, report: Report) -> str | None:
     return None
 
 
+def name(node: Node) -> str:
+    """Read what something is called, for people; what does not print becomes a blank."""
+    return _UNPRINTABLE.sub(" ", node.text)
+
+
 def port(node: Node, report: Report) -> int | None:
     """Read a port, 0 to 65535; who may have port 0 is the caller's question."""
     value = number(node)
@@ -121,6 +150,36 @@ def endpoint(node: Node, report: Report) -> tuple[str, int | None] | None:
     except ValueError as exc:
         report.problem(node, str(exc))
         return None
+
+
+def host_and_port(
+    address: Node | None, port_node: Node | None, report: Report
+) -> tuple[str | None, int | None]:
+    """Read an address and its port from a pair of keys, the first of which may hold both.
+
+    None stands for what is not given, or is wrong and has been noted.
+    """
+    host = own = given = None
+    if address is not None and number(address) is not None:
+        own = port(address, report)  # `local: 1080`
+    elif address is not None:
+        host, own = endpoint(address, report) or (None, None)
+    if port_node is not None:
+        given = port(port_node, report)
+        if None not in (own, given) and own != given:
+            report.problem(port_node, f"differs from the port given with the address, {own}")
+    return host, own if given is None else given
+
+
+def path(node: Node, report: Report, folder: Path) -> str | None:
+    """Read a path and return it absolute: a relative one starts in ``folder``, that of a flag here."""
+    value = text(node, report)
+    return located(value, node, folder) if value is not None else None
+
+
+def located(written: str, node: Node, folder: Path) -> str:
+    """Return a path written at ``node`` as an absolute one."""
+    return os.path.abspath(folder / written if node.source else written)
 
 
 def pseudonym(node: Node, report: Report) -> str | None:

@@ -3,6 +3,7 @@
 A stream has two ends, ``ClientStream`` and ``ServerStream``, whatever the method. Neither touches a
 socket, a clock or a generator: ``clock()`` gives unix seconds, ``random(n)`` gives n bytes, and both are
 passed in. They raise ProtocolError and its subclasses and nothing else; after that a stream is lost.
+Packets are made the same way; their contract is in ``datagram``.
 
 The surprise: what ``seal`` and ``open`` return aliases buffers of the whole process, good until the next
 call of either on any stream. ``first`` and ``accept`` return bytes to keep.
@@ -10,24 +11,24 @@ call of either on any stream. ``first`` and ``accept`` return bytes to keep.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
-from common.crypto.aead import Session
-from common.crypto.methods import (
-    Aead,
-    Family,
-    Method,
-    find_method,
-    keys_from_password,
-    session_subkey,
-    ss_subkey,
-)
-from common.crypto.plain import PlainClient, PlainServer
+from common.crypto.datagram import ClientPackets, ServerPackets
+from common.crypto.methods import Family, Method, find_method, keys_from_password, server_keys, user_keys
+from common.crypto.plain import PlainClient, PlainClientPackets, PlainServer, PlainServerPackets
 from common.crypto.replay import RecentSalts, ReplayFilter, TimedSalts
+from common.crypto.sip004_packet import Sip004ClientPackets, Sip004ServerPackets
 from common.crypto.sip004_stream import Sip004Client, Sip004Server
+from common.crypto.ss2022_packet import Form, new_form
+from common.crypto.ss2022_session import Sip022ClientPackets, Sip022ServerPackets
 from common.crypto.ss2022_stream import Sip022Client, Sip022Server
+from common.crypto.users import Keyring, SoleUser, User, UserTable, host_of
+from common.crypto.xchacha import Buffer
 from common.proto.address import Address
+
+Clock = Callable[[], float]
+Random = Callable[[int], bytes]
 
 
 class Stream(Protocol):
@@ -49,15 +50,17 @@ class Stream(Protocol):
 class ClientStream(Stream, Protocol):
     """sslocal's end."""
 
-    def first(self, payload: bytes | bytearray | memoryview) -> bytes:
+    def first(self, payload: Buffer) -> bytes:
         """Return the whole first flight, ``payload`` (or b"") included. To be called once, and first."""
         ...
 
 
 class ServerStream(Stream, Protocol):
-    """ssserver's end."""
+    """ssserver's end. ``user`` names the client's after ``accept``; None on a server without users."""
 
-    def accept(self, data: bytes | bytearray | memoryview) -> tuple[Address, bytes] | None:
+    user: str | None
+
+    def accept(self, data: Buffer) -> tuple[Address, bytes] | None:
         """Feed from the first byte on: target and first payload, or None for "need more".
 
         Raises ProtocolError to reject. After a result, ``open`` takes over.
@@ -66,71 +69,129 @@ class ServerStream(Stream, Protocol):
 
 
 class Cipher:
-    """Method and keys of one server: made once, used for all of its streams."""
+    """Method and keys of one server: made once, used for all of its streams and packets.
 
-    __slots__ = ("_keys", "_session", "method")
+    ``keys`` is a client's chain, outermost first, or a server's own. ``users`` are a server's: pairs of a
+    name and a key.
+    """
 
-    def __init__(self, method: Method, keys: tuple[bytes, ...]) -> None:
+    __slots__ = (
+        "_client_salts",
+        "_form",
+        "_keyring",
+        "_keys",
+        "_lookup",
+        "_members",
+        "_server_salts",
+        "method",
+    )
+
+    def __init__(
+        self, method: Method, keys: tuple[bytes, ...], users: tuple[tuple[str, bytes], ...] = ()
+    ) -> None:
         self.method = method
         self._keys = keys
-        self._session = _session(method, keys)
+        self._members = tuple(User(method, key, name) for name, key in users) or tuple(
+            User(method, key) for key in keys[-1:]
+        )
+        self._keyring: Keyring  # of SIP004
+        self._form: Form  # of SIP022, and the next
+        self._lookup: SoleUser | UserTable
+        # Of SIP004, all packets that either end has sent and taken. Two: an echo is not for its sender only.
+        self._client_salts, self._server_salts = RecentSalts(), RecentSalts()
+        if method.family is Family.SIP004:
+            self._keyring = Keyring(method, self._members)
+        elif method.family is Family.SIP022:
+            self._form = new_form(method, keys)
+            self._lookup = UserTable(keys[-1], self._members) if users else SoleUser(self._members[0])
 
     @classmethod
-    def from_password(cls, method: str, password: str) -> Cipher:
-        """Return the cipher for a configured method name and password.
+    def from_password(cls, method: str, password: str, users: Sequence[tuple[str, str]] = ()) -> Cipher:
+        """Return the cipher for a configured method name and password, and a server's (name, password)s.
 
-        Raises ValueError with a sentence, which never quotes the password.
+        With users, the password of SIP022 is the server's own key (iPSK), which is no user; of SIP004 it
+        may be empty, or it is one more user's, named "".
+
+        Raises ValueError with a sentence, which never quotes a password.
         """
         found = find_method(method)
-        return cls(found, keys_from_password(found, password))
+        if not users:
+            return cls(found, keys_from_password(found, password))
+        named = user_keys(found, password, users)
+        return cls(found, server_keys(found, password) if password else (), named)
 
     def __repr__(self) -> str:
         return f"<Cipher {self.method.name}>"
 
-    def client_stream(
-        self, address: Address, *, clock: Callable[[], float], random: Callable[[int], bytes]
-    ) -> ClientStream:
+    # -- sslocal ---------------------------------------------------------------------------------
+
+    def client_stream(self, address: Address, *, clock: Clock, random: Random) -> ClientStream:
         """Return the client's end of a new stream; raises ProtocolError for an address without wire form."""
-        method, session = self.method, self._session
-        if session is None:
+        method = self.method
+        if method.family is Family.NONE:
             return PlainClient(address)
         if method.family is Family.SIP022:
-            return Sip022Client(method, session, self._keys, address, clock, random)
-        return Sip004Client(method, session, address, random)
+            return Sip022Client(method, self._client().session, self._keys, address, clock, random)
+        return Sip004Client(method, self._client().session, address, random)
+
+    def client_packets(self, *, clock: Clock, random: Random) -> ClientPackets:
+        """Return the client's end for the packets of one association."""
+        method = self.method
+        if method.family is Family.NONE:
+            return PlainClientPackets()
+        user = self._client()
+        if method.family is Family.SIP022:
+            return Sip022ClientPackets(self._form, clock, random)
+        return Sip004ClientPackets(method, self._keyring, user, clock, random, self._client_salts)
+
+    # -- ssserver --------------------------------------------------------------------------------
 
     def server_stream(
         self,
         *,
-        clock: Callable[[], float],
-        random: Callable[[int], bytes],
+        clock: Clock,
+        random: Random,
         salts: ReplayFilter,
         segmented: bool = False,
+        peer: Hashable = None,
     ) -> ServerStream:
         """Return the server's end of a new stream. ``salts`` is shared by all streams of the server.
 
-        ``segmented`` lets a SIP022 header come in several reads. Of a chain of keys the last one counts.
+        ``segmented`` lets a SIP022 header come in several reads. ``peer`` is the client's address, a host
+        or a tuple that begins with it: SIP004 tries the user who was last seen there first.
         """
-        method, session = self.method, self._session
-        if session is None:
+        method = self.method
+        if method.family is Family.NONE:
             return PlainServer()
+        self._check_server()
         if method.family is Family.SIP022:
-            return Sip022Server(method, session, clock, random, salts, segmented)
-        return Sip004Server(method, session, clock, random, salts)
+            return Sip022Server(method, self._lookup, clock, random, salts, segmented)
+        return Sip004Server(method, self._keyring, host_of(peer), clock, random, salts)
+
+    def server_packets(self, *, clock: Clock, random: Random) -> ServerPackets:
+        """Return the server's end for the packets of one listening port."""
+        method = self.method
+        if method.family is Family.NONE:
+            return PlainServerPackets()
+        self._check_server()
+        if method.family is Family.SIP022:
+            return Sip022ServerPackets(method, self._form, self._lookup, clock, random)
+        return Sip004ServerPackets(method, self._keyring, clock, random, self._server_salts)
 
     def replay_filter(self) -> ReplayFilter:
-        """Return a new filter of the kind the method wants."""
+        """Return a new filter for streams, of the kind the method wants."""
         return TimedSalts() if self.method.family is Family.SIP022 else RecentSalts()
 
+    # -- roles -----------------------------------------------------------------------------------
 
-def _session(method: Method, keys: tuple[bytes, ...]) -> Session | None:
-    """Return what turns a salt into a cipher, or None when the method does not encrypt."""
-    new_aead = method.aead
-    if new_aead is None:
-        return None
-    subkey = session_subkey if method.family is Family.SIP022 else ss_subkey
-    key = keys[-1]
+    def _client(self) -> User:
+        """Raises ValueError for a server's cipher: its users' keys are theirs to use."""
+        user = self._members[0]
+        if user.name is not None:
+            raise ValueError("a cipher with users is a server's")
+        return user
 
-    def session(salt: bytes) -> Aead:
-        return new_aead(subkey(key, salt))
-
-    return session
+    def _check_server(self) -> None:
+        """Raises ValueError for a client's: see ``methods.check_server_password``, to learn it earlier."""
+        if len(self._keys) > 1:
+            raise ValueError("a cipher with a chain of keys is a client's")

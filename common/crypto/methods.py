@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import difflib
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
@@ -165,6 +165,59 @@ def keys_from_password(method: Method, password: str) -> tuple[bytes, ...]:
 def check_password(method: Method, password: str) -> None:
     """Raise ValueError, with a sentence that does not quote it, when ``password`` is no use to ``method``."""
     keys_from_password(method, password)
+
+
+def server_keys(method: Method, password: str) -> tuple[bytes, ...]:
+    """Return the key material of a server's own password, or of one of its users': no chain.
+
+    Raises ValueError with a sentence that does not quote the password.
+    """
+    keys = keys_from_password(method, password)
+    if len(keys) > 1:
+        raise ValueError(
+            f"{method.name} on a server takes a single key, got a chain of {len(keys)}: "
+            "chains are for clients, and the keys of users belong to 'users'"
+        )
+    return keys
+
+
+def check_server_password(method: Method, password: str) -> None:
+    """Raise ValueError when ``password`` is no use to a server, or to a user of one: see ``server_keys``."""
+    server_keys(method, password)
+
+
+def user_keys(
+    method: Method, password: str, users: Sequence[tuple[str, str]]
+) -> tuple[tuple[str, bytes], ...]:
+    """Return name and key of every user of a server, for their (name, password)s and its own ``password``.
+
+    SIP022 needs a password of its own (the iPSK), and AES. SIP004 does without; if there is one, it makes a
+    user of its own, named "".
+
+    Raises ValueError, with a sentence that names users and quotes no password, for a name or key that is
+    missing or there twice.
+    """
+    if not method.has_identity and method.family is not Family.SIP004:
+        raise ValueError(f"{method.name} cannot tell users apart")
+    owners: dict[bytes, str] = {}  # key → who has it
+    names: set[str] = set()
+    if password or method.family is Family.SIP022:
+        owners = dict.fromkeys(server_keys(method, password), "")
+    for number, (name, text) in enumerate(users, 1):
+        if not name:
+            raise ValueError(f"user {number} has no name")
+        if name in names:
+            raise ValueError(f"two users are named {name!r}")
+        names.add(name)
+        try:
+            (key,) = server_keys(method, text)
+        except ValueError as exc:
+            raise ValueError(f"user {name!r}: {exc}") from None
+        owner = owners.setdefault(key, name)
+        if owner != name:
+            whose = f"user {owner!r}" if owner else "the server"
+            raise ValueError(f"user {name!r} has the same key as {whose}")
+    return tuple((name, key) for key, name in owners.items() if name or method.family is Family.SIP004)
 
 
 def psk_chain(method: Method, password: str) -> tuple[bytes, ...]:

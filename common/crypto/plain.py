@@ -1,12 +1,16 @@
-"""The streams of ``none``: no encryption, no salt, no replay filter; for tests, or under a plugin that
-encrypts.
+"""The streams and packets of ``none``: no encryption, no salt, no replay filter; for tests, or under a
+plugin that encrypts.
 
     request  = address | payload
     response = payload
+    packet   = address | payload        either way
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
+from common.crypto.datagram import PacketSession, address_header, split_datagram
 from common.crypto.xchacha import Buffer
 from common.errors import Truncated
 from common.proto.address import Address, encode_address, parse_address
@@ -46,6 +50,7 @@ class PlainServer(PlainStream):
     """ssserver's end."""
 
     __slots__ = ("_early",)
+    user: str | None = None  # without keys nobody is told apart
 
     def __init__(self) -> None:
         self._early = b""  # less than an address
@@ -68,3 +73,45 @@ class PlainServer(PlainStream):
         """Raises Truncated inside the address."""
         if self._early:
             raise Truncated("stream ended inside its address")
+
+
+class PlainClientPackets:
+    """sslocal's end."""
+
+    __slots__ = ()
+
+    def seal(self, target: Address, payload: Buffer) -> bytes:
+        """See ``datagram.ClientPackets``."""
+        return address_header(target) + payload
+
+    def open(self, data: Buffer) -> tuple[Address, bytes]:
+        """See ``datagram.ClientPackets``."""
+        return split_datagram(bytes(data))
+
+
+class PlainServerPackets:
+    """ssserver's end."""
+
+    __slots__ = ()
+
+    def open(self, data: Buffer, peer: Hashable) -> tuple[PlainSession, Address, bytes]:
+        """See ``datagram.ServerPackets``."""
+        target, payload = split_datagram(bytes(data))
+        return PlainSession(peer), target, payload
+
+    def forget(self, session: PacketSession) -> None:
+        """Nothing is kept."""
+
+
+class PlainSession:
+    """A client's address."""
+
+    __slots__ = ("key",)
+    user: str | None = None
+
+    def __init__(self, peer: Hashable) -> None:
+        self.key = peer
+
+    def seal(self, source: Address, payload: Buffer) -> bytes:
+        """See ``datagram.PacketSession``."""
+        return address_header(source) + payload

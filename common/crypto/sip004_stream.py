@@ -7,41 +7,63 @@ Each direction has a salt and thereby a subkey of its own. The client puts addre
 into one chunk and all of the first flight into one buffer: a bare salt or a split address gives a
 stream away, and shadowsocks-libev does not take the latter. The server takes any split.
 
-The surprise: nothing in SIP004 tells a request from a response. So a server remembers the salts it
-has *sent* as well, and a client refuses its own as a response's.
+Two surprises. Nothing in SIP004 tells a request from a response, so a server remembers the salts it has
+*sent* as well, and a client refuses its own as a response's. And nothing tells one user from another but
+which key opens the first length, so a server with users tries theirs (``users.Keyring``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 
 from common.crypto.aead import LENGTH_SIZE, Opener, Sealer, Session, Start
 from common.crypto.methods import Aead, Method
 from common.crypto.replay import ReplayFilter
+from common.crypto.users import Keyring, User
 from common.crypto.xchacha import Buffer
 from common.errors import ReplayDetected, Truncated
 from common.proto.address import Address, encode_address, parse_address
 
 
-class SaltHead:
-    """``salt | seal(length)``: the start of either direction. ``salt`` is known once it is open."""
+class RequestHead:
+    """``salt | seal(length)`` as a server reads it. ``salt`` and ``user`` are known once it is open."""
 
-    __slots__ = ("_nonce", "_refused", "_session", "salt", "size")
+    __slots__ = ("_host", "_keyring", "salt", "size", "user")
 
-    def __init__(self, method: Method, session: Session, refused: bytes = b"") -> None:
+    def __init__(self, method: Method, keyring: Keyring, host: Hashable) -> None:
         self.size = method.salt_size + LENGTH_SIZE
         self.salt = b""
-        self._session, self._refused, self._nonce = session, refused, bytes(method.nonce_size)
+        self.user: User  # set by then
+        self._keyring, self._host = keyring, host
 
     def open(self, head: bytes) -> tuple[Aead, int]:
-        """See ``aead.Head``. Raises ReplayDetected for the salt that is refused."""
+        """See ``aead.Head``."""
+        self.salt = head[:-LENGTH_SIZE]
+        self.user, aead, length = self._keyring.find(self._host, self.salt, head[-LENGTH_SIZE:])
+        return aead, int.from_bytes(length, "big")
+
+    def accepted(self) -> None:
+        """The salt is new, so this is nobody's replay."""
+        self._keyring.note(self._host, self.user)
+
+
+class ResponseHead:
+    """``salt | seal(length)`` as a client reads it; ``request_salt`` is its own."""
+
+    __slots__ = ("_nonce", "_request_salt", "_session", "size")
+
+    def __init__(self, method: Method, session: Session, request_salt: bytes) -> None:
+        self.size = method.salt_size + LENGTH_SIZE
+        self._session, self._request_salt, self._nonce = session, request_salt, bytes(method.nonce_size)
+
+    def open(self, head: bytes) -> tuple[Aead, int]:
+        """See ``aead.Head``. Raises ReplayDetected for the request itself."""
         salt = head[:-LENGTH_SIZE]
         aead = self._session(salt)
         length = aead.decrypt(self._nonce, head[-LENGTH_SIZE:], None)
-        if salt == self._refused:
+        if salt == self._request_salt:
             raise ReplayDetected("response repeats the salt of its request")
-        self.salt = salt
         return aead, int.from_bytes(length, "big")
 
 
@@ -56,7 +78,7 @@ class Sip004Client:
         self._header = encode_address(address)
         salt = random(method.salt_size)
         self._sealer = Sealer(method, partial(_start, session, salt))
-        opener = Opener(method, SaltHead(method, session, refused=salt))
+        opener = Opener(method, ResponseHead(method, session, salt))
         self.seal, self.open, self.eof = self._sealer.seal, opener.open, opener.eof
 
     def first(self, payload: Buffer) -> bytes:
@@ -65,25 +87,27 @@ class Sip004Client:
 
 
 class Sip004Server:
-    """ssserver's end of one stream."""
+    """ssserver's end of one stream. ``host`` is the client's address, for the order of users."""
 
-    __slots__ = ("_clock", "_early", "_head", "_opener", "_salts", "open", "seal")
+    __slots__ = ("_clock", "_early", "_head", "_opener", "_salts", "open", "seal", "user")
 
     def __init__(
         self,
         method: Method,
-        session: Session,
+        keyring: Keyring,
+        host: Hashable,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
         salts: ReplayFilter,
     ) -> None:
+        self.user: str | None = None
         self._clock = clock
         self._salts: ReplayFilter | None = salts  # None: it has been asked
         self._early = b""  # less than an address
-        self._head = SaltHead(method, session)
+        self._head = RequestHead(method, keyring, host)
         self._opener = Opener(method, self._head)
         self.open = self._opener.open
-        self.seal = Sealer(method, partial(_respond, session, method.salt_size, clock, random, salts)).seal
+        self.seal = Sealer(method, partial(_respond, self._head, method.salt_size, clock, random, salts)).seal
 
     def accept(self, data: Buffer) -> tuple[Address, bytes] | None:
         """Return the target and the first payload once they are authentic and complete; None: need more.
@@ -97,6 +121,8 @@ class Sip004Server:
             if not self._salts.add(self._head.salt, self._clock()):
                 raise ReplayDetected("salt was used before")
             self._salts = None
+            self._head.accepted()
+            self.user = self._head.user.name
         if self._early:
             plain = self._early + plain
         found = parse_address(plain)
@@ -119,7 +145,7 @@ def _start(session: Session, salt: bytes) -> Start:
 
 
 def _respond(
-    session: Session,
+    head: RequestHead,
     salt_size: int,
     clock: Callable[[], float],
     random: Callable[[int], bytes],
@@ -127,4 +153,4 @@ def _respond(
 ) -> Start:
     salt = random(salt_size)
     salts.add(salt, clock())
-    return _start(session, salt)
+    return _start(head.user.session, salt)

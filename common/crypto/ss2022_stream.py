@@ -22,6 +22,7 @@ from common.crypto.aead import LENGTH_SIZE, Opener, Sealer, Session, Start
 from common.crypto.identity import identity_headers
 from common.crypto.methods import Aead, Method
 from common.crypto.replay import ReplayFilter
+from common.crypto.users import SoleUser, User, UserTable
 from common.crypto.xchacha import Buffer
 from common.errors import AuthenticationFailed, ReplayDetected
 from common.proto.address import Address, encode_address, parse_address
@@ -35,28 +36,38 @@ _NONCE_0 = bytes(12)
 
 
 class RequestHead:
-    """``salt | seal(0 | time | V)`` as a server reads it. ``salt`` and ``length`` (V) are known then."""
+    """``salt | identity header | seal(0 | time | V)`` as a server reads it; the header if it has users.
 
-    __slots__ = ("_clock", "_salt_size", "_salts", "_session", "length", "salt", "size")
+    ``salt``, ``user`` and ``length`` (V) are known once it is open.
+    """
+
+    __slots__ = ("_clock", "_salt_size", "_salts", "_users", "length", "salt", "size", "user")
 
     def __init__(
-        self, method: Method, session: Session, clock: Callable[[], float], salts: ReplayFilter
+        self,
+        method: Method,
+        users: SoleUser | UserTable,
+        clock: Callable[[], float],
+        salts: ReplayFilter,
     ) -> None:
         self._salt_size = method.salt_size
-        self.size = method.salt_size + _PREFIX.size + LENGTH_SIZE
+        self.size = method.salt_size + users.block_size + _PREFIX.size + LENGTH_SIZE
         self.salt, self.length = b"", 0
-        self._session, self._clock, self._salts = session, clock, salts
+        self.user: User  # set by then
+        self._users, self._clock, self._salts = users, clock, salts
 
     def open(self, head: bytes) -> tuple[Aead, int]:
         """See ``aead.Head``. The salt is remembered last, when all else is right (SIP022 3.1.4)."""
+        start = self._salt_size + self._users.block_size
         salt = head[: self._salt_size]
-        aead = self._session(salt)
-        fixed = aead.decrypt(_NONCE_0, head[self._salt_size :], None)
+        user = self._users.of_stream(salt, head[self._salt_size : start])
+        aead = user.session(salt)
+        fixed = aead.decrypt(_NONCE_0, head[start:], None)
         now = self._clock()
-        _check_prefix(fixed, REQUEST, now)
+        check_prefix(fixed, REQUEST, now)
         if not self._salts.add(salt, now):
             raise ReplayDetected("salt was used before")
-        self.salt, self.length = salt, int.from_bytes(fixed[-2:], "big")
+        self.salt, self.user, self.length = salt, user, int.from_bytes(fixed[-2:], "big")
         if not self.length:
             raise AuthenticationFailed("variable header is empty")
         return aead, self.length
@@ -80,7 +91,7 @@ class ResponseHead:
         salt_size = len(self._request_salt)
         aead = self._session(head[:salt_size])
         fixed = aead.decrypt(_NONCE_0, head[salt_size:], None)
-        _check_prefix(fixed, RESPONSE, self._clock())
+        check_prefix(fixed, RESPONSE, self._clock())
         if fixed[_PREFIX.size : -2] != self._request_salt:
             raise AuthenticationFailed("response answers another request")
         return aead, int.from_bytes(fixed[-2:], "big")
@@ -114,27 +125,28 @@ class Sip022Client:
 
 
 class Sip022Server:
-    """ssserver's end of one stream. It takes a single key and no identity headers.
+    """ssserver's end of one stream.
 
     With ``segmented`` the first read may be short: for listeners behind something that cuts streams anew.
     """
 
-    __slots__ = ("_head", "_may_be_short", "eof", "open", "seal")
+    __slots__ = ("_head", "_may_be_short", "eof", "open", "seal", "user")
 
     def __init__(
         self,
         method: Method,
-        session: Session,
+        users: SoleUser | UserTable,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
         salts: ReplayFilter,
         segmented: bool,
     ) -> None:
+        self.user: str | None = None
         self._may_be_short = segmented
-        self._head = RequestHead(method, session, clock, salts)
+        self._head = RequestHead(method, users, clock, salts)
         opener = Opener(method, self._head)
         self.open, self.eof = opener.open, opener.eof
-        self.seal = Sealer(method, partial(_respond, method, session, clock, random, self._head)).seal
+        self.seal = Sealer(method, partial(_respond, method, clock, random, self._head)).seal
 
     def accept(self, data: Buffer) -> tuple[Address, bytes] | None:
         """Return the target and the first payload once the variable header is complete; None: need more.
@@ -149,6 +161,7 @@ class Sip022Server:
         plain = self.open(data)
         if not plain:
             return None
+        self.user = self._head.user.name
         address, start = parse_variable_header(plain[: self._head.length])
         return address, bytes(plain[start:])
 
@@ -172,6 +185,16 @@ def parse_variable_header(header: Buffer) -> tuple[Address, int]:
     return address, start + padding
 
 
+def check_prefix(fixed: bytes, kind: int, now: float) -> None:
+    """Raise unless a fixed header, or what begins like one, is of the right type and the present time."""
+    got, time = _PREFIX.unpack_from(fixed)
+    if got != kind:
+        raise AuthenticationFailed("type of fixed header", kind, got)
+    skew = time - int(now)
+    if not -MAX_CLOCK_SKEW <= skew <= MAX_CLOCK_SKEW:
+        raise ReplayDetected("peer's clock", f"within {MAX_CLOCK_SKEW} s of ours", f"{skew:+d} s")
+
+
 def padding_size(payload_size: int, random: Callable[[int], bytes]) -> int:
     """Return how much padding a request gets: its header must not be of one size, nor without both.
 
@@ -185,16 +208,6 @@ def padding_size(payload_size: int, random: Callable[[int], bytes]) -> int:
     return least + draw % (MAX_PADDING - payload_size - least + 1)
 
 
-def _check_prefix(fixed: bytes, kind: int, now: float) -> None:
-    """Raise unless the fixed header is of the right type and of the present time."""
-    got, time = _PREFIX.unpack_from(fixed)
-    if got != kind:
-        raise AuthenticationFailed("type of fixed header", kind, got)
-    skew = time - int(now)
-    if not -MAX_CLOCK_SKEW <= skew <= MAX_CLOCK_SKEW:
-        raise ReplayDetected("peer's clock", f"within {MAX_CLOCK_SKEW} s of ours", f"{skew:+d} s")
-
-
 def _request(session: Session, keys: tuple[bytes, ...], salt: bytes, clock: Callable[[], float]) -> Start:
     clear = salt + identity_headers(keys, salt)
     return Start(session(salt), clear, _PREFIX.pack(REQUEST, int(clock())))
@@ -202,10 +215,9 @@ def _request(session: Session, keys: tuple[bytes, ...], salt: bytes, clock: Call
 
 def _respond(
     method: Method,
-    session: Session,
     clock: Callable[[], float],
     random: Callable[[int], bytes],
     head: RequestHead,
 ) -> Start:
     salt = random(method.salt_size)
-    return Start(session(salt), salt, _PREFIX.pack(RESPONSE, int(clock())) + head.salt)
+    return Start(head.user.session(salt), salt, _PREFIX.pack(RESPONSE, int(clock())) + head.salt)

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 import struct
 import sys
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from common.proto.address import Address, IPAddress
 
 BACKLOG = 1024  # connections the kernel may hold before they are accepted
+DATAGRAM_BUFFER = 1024 * 1024  # bytes the kernel may queue on a UDP port, each way; it may grant less
 KEEP_ALIVE_PROBES = 9  # unanswered probes until a peer counts as dead; Linux's own default
 WINDOWS_DESCRIPTORS = 512  # FD_SETSIZE as CPython builds it for Windows
 MACOS_DESCRIPTORS = 10240  # OPEN_MAX: the most macOS grants where its hard limit says "infinite"
@@ -76,6 +78,69 @@ def listen(address: Address, *, backlog: int = BACKLOG, reuse_port: bool = False
     except OSError as exc:
         raise OSError(exc.errno, exc.strerror, str(address)) from exc
     return sock
+
+
+def bind_datagrams(address: Address) -> socket.socket:
+    """Return a non-blocking UDP socket bound to ``address``; what ``listen`` says holds here too."""
+    try:
+        family, bound = _bindable(address)
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            if family == socket.AF_INET6:
+                dual = address.host == "::" and socket.has_dualstack_ipv6()
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+            for option in ("SO_RCVBUF", "SO_SNDBUF"):
+                _set(sock, socket.SOL_SOCKET, option, DATAGRAM_BUFFER)
+            sock.bind(bound)
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, str(address)) from exc
+    return sock
+
+
+def listen_unix(path: str, *, backlog: int = BACKLOG) -> socket.socket:
+    """Return a non-blocking stream socket listening at ``path``, for its owner only (mode 0600).
+
+    A socket file that nobody listens on is replaced; anything else at ``path`` is an OSError, with
+    the path as its ``filename``.
+    """
+    if not hasattr(socket, "AF_UNIX"):
+        raise OSError(errno.EOPNOTSUPP, "this system has no Unix sockets", path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        _remove_abandoned(path)
+        old = os.umask(0o177)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(old)
+        sock.listen(backlog)
+    except OSError as exc:
+        sock.close()
+        raise OSError(exc.errno, exc.strerror, path) from exc
+    return sock
+
+
+def close_listener(sock: socket.socket) -> None:
+    """Close a listening socket; the file of a Unix socket goes with it."""
+    bound = sock.getsockname() if sock.fileno() >= 0 else None
+    sock.close()
+    if bound and isinstance(bound, str):
+        with contextlib.suppress(OSError):
+            os.unlink(bound)
+
+
+def _remove_abandoned(path: str) -> None:
+    """Remove a socket file whose listener is gone, as after a kill."""
+    if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(path) == errno.ECONNREFUSED:
+            os.unlink(path)
 
 
 def _bindable(address: Address) -> tuple[int, Any]:

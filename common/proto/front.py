@@ -3,6 +3,7 @@
     04      SOCKS4, SOCKS4a        the version byte
     05      SOCKS5                 the version byte
     A to Z  HTTP                   the first letter of a method
+    CR LF   HTTP                   an empty line before it (RFC 9112 section 2.2)
     other   BadRequest             and no reply: nobody knows what the client would understand
 
 The byte is not consumed: the chosen front sees everything from the start.
@@ -56,7 +57,7 @@ class FirstByteFront:
     def _choose(self, first: int) -> Front:
         if first == 0x05:
             return self._socks5()
-        if ord("A") <= first <= ord("Z"):
+        if ord("A") <= first <= ord("Z") or first in b"\r\n":
             return self._http()
         if first == 0x04:
             return self._socks4()

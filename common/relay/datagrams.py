@@ -26,20 +26,32 @@ _RX = memoryview(bytearray(MAX_DATAGRAM))
 
 SocketAddress = Any  # what the socket module makes of an address: a tuple whose shape the family decides
 OnDatagram = Callable[[memoryview, SocketAddress], None]
+Receive = Callable[[memoryview], tuple[int, SocketAddress]]
 
 logger = logging.getLogger("shadowrelay.udp")
 
 
 class DatagramSocket:
-    """A non-blocking UDP socket, watched for reading until it is closed."""
+    """A non-blocking UDP socket, watched for reading until it is closed.
 
-    __slots__ = ("counters", "loop", "on_datagram", "sock")
+    ``receive`` is how it is read, ``recvfrom_into`` by default; what it returns beside the size is what
+    ``on_datagram`` gets beside the datagram.
+    """
+
+    __slots__ = ("counters", "loop", "on_datagram", "receive", "sock")
 
     def __init__(
-        self, loop: EventLoop, sock: socket, on_datagram: OnDatagram, counters: Counter[str]
+        self,
+        loop: EventLoop,
+        sock: socket,
+        on_datagram: OnDatagram,
+        counters: Counter[str],
+        *,
+        receive: Receive | None = None,
     ) -> None:
         self.loop, self.sock, self.counters = loop, sock, counters
         self.on_datagram: OnDatagram | None = on_datagram
+        self.receive = receive or sock.recvfrom_into
         sock.setblocking(False)
         loop.watch(sock, READ, 0, self)
 
@@ -48,7 +60,7 @@ class DatagramSocket:
             if self.on_datagram is None:
                 return  # closed by what it received, or earlier in this batch of events
             try:
-                size, peer = self.sock.recvfrom_into(_RX)
+                size, peer = self.receive(_RX)
             except BlockingIOError:
                 return
             except OSError:

@@ -22,6 +22,7 @@ from socket import socket
 from typing import Protocol
 
 from common.net.loop import READ, WRITE, EventLoop
+from common.net.sockets import reset
 
 BULK_READ = 512 * 1024  # bytes per read while memory is plentiful (docs/benchmarks.md)
 SPARING_READ = 32 * 1024  # bytes per read once stalled sinks pin HELD_LIMIT
@@ -147,6 +148,12 @@ class Side:
     @property
     def closed(self) -> bool:
         return self.sock.fileno() < 0
+
+    def reset(self) -> None:
+        """Close with RST instead of FIN: the peer learns that this was no ordinary end."""
+        self.want(0)
+        reset(self.sock)
+        self.close()
 
     def close(self) -> None:
         """Close the socket. The handler stays known: what this event may still raise is its connection's."""

@@ -12,16 +12,15 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from socket import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from common.net.loop import READ, EventLoop
 from common.net.resolver import Resolver
-from common.net.sockets import ABORTED_ERRNOS, CAPACITY_ERRNOS, tune
-from common.proto.address import Address
+from common.net.sockets import ABORTED_ERRNOS, CAPACITY_ERRNOS, close_listener, tune
 from common.relay.flow import Allowance
 
 if TYPE_CHECKING:
-    from common.relay.tcprelay import Limits, TCPRelayHandler
+    from common.relay.tcprelay import TCPRelayHandler
 
 ACCEPT_BATCH = 64  # connections per event, so that a flood of them cannot starve the rest
 CAPACITY_PAUSE = 0.5  # seconds without accepting once the kernel has no descriptor to give
@@ -30,6 +29,17 @@ QUIET_SECONDS = 30.0  # at most one warning about capacity in this time
 MakeHandler = Callable[["TCPRelay", socket, str], "TCPRelayHandler"]
 
 logger = logging.getLogger("shadowrelay.relay")
+
+
+class Limits(NamedTuple):
+    """Seconds a connection may take for each thing; None = no limit."""
+
+    handshake: float
+    connect: float
+    idle: float | None
+    half_close: float
+    keep_alive: float
+    no_delay: bool
 
 
 class Admission:
@@ -92,7 +102,6 @@ class TCPRelay:
         self.resolver, self.limits, self.admission = resolver, limits, admission
         self.allowance, self.counters = allowance, counters
         self.handlers: set[TCPRelayHandler] = set()
-        self.address = Address(*sock.getsockname()[:2])  # the one actually bound
         self._watched = 0
         sock.setblocking(False)
         self.resume()
@@ -125,7 +134,7 @@ class TCPRelay:
         sock.setblocking(False)
         tune(sock, no_delay=self.limits.no_delay, keep_alive=self.limits.keep_alive)
         try:
-            handler = self.make_handler(self, sock, f"{peer[0]}:{peer[1]}")
+            handler = self.make_handler(self, sock, f"{peer[0]}:{peer[1]}" if peer else "unix")
         except Exception:
             sock.close()
             logger.exception("a connection could not be served")
@@ -161,7 +170,7 @@ class TCPRelay:
     def close_listener(self) -> None:
         """Take no more connections; those that stand go on."""
         self.pause()
-        self.sock.close()
+        close_listener(self.sock)
 
     def close(self) -> None:
         """End everything at once."""

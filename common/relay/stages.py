@@ -10,6 +10,8 @@
                │ └─ same origin: the parked stream ─────────────┼─┘
                └─ next HTTP request ────────────────────────────┘
 
+     ADDR ──► UDP_ASSOC, which lives as long as the connection that asked for it
+
      any of these ──► DRAIN        any at all ──► DESTROYED
 
 While the prologue is read the local side is watched; in DNS and CONNECTING it is not, so nothing
@@ -22,15 +24,17 @@ a connection's life, so ``stage >= STAGE_STREAM`` reads as "a stream has stood, 
 
 from __future__ import annotations
 
-STAGE_INIT, STAGE_ADDR, STAGE_DNS, STAGE_CONNECTING, STAGE_STREAM, STAGE_DRAIN, STAGE_DESTROYED = range(7)
+STAGE_INIT, STAGE_ADDR, STAGE_DNS, STAGE_CONNECTING = range(4)
+STAGE_STREAM, STAGE_UDP_ASSOC, STAGE_DRAIN, STAGE_DESTROYED = range(4, 8)
 
 # The whole state machine. Every stage may also go to STAGE_DESTROYED.
 NEXT_STAGES: dict[int, frozenset[int]] = {
     STAGE_INIT: frozenset({STAGE_ADDR, STAGE_DRAIN}),
-    STAGE_ADDR: frozenset({STAGE_DNS, STAGE_STREAM, STAGE_DRAIN}),
+    STAGE_ADDR: frozenset({STAGE_DNS, STAGE_STREAM, STAGE_UDP_ASSOC, STAGE_DRAIN}),
     STAGE_DNS: frozenset({STAGE_CONNECTING, STAGE_DNS, STAGE_DRAIN}),
     STAGE_CONNECTING: frozenset({STAGE_STREAM, STAGE_DNS, STAGE_DRAIN}),
     STAGE_STREAM: frozenset({STAGE_ADDR, STAGE_DNS, STAGE_DRAIN}),
+    STAGE_UDP_ASSOC: frozenset({STAGE_DRAIN}),
     STAGE_DRAIN: frozenset(),
     STAGE_DESTROYED: frozenset(),
 }

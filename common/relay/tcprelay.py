@@ -13,8 +13,8 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from socket import SHUT_WR, socket
-from typing import Any, NamedTuple
+from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
+from typing import Any
 
 from common.errors import ConnectTimeout, HandshakeTimeout, RelayError, UpstreamError, reply_for
 from common.net.dialer import Dial, dial
@@ -23,7 +23,7 @@ from common.net.resolver import Query, Resolver
 from common.net.timers import Timer
 from common.proto.address import Address, IPAddress
 from common.relay.flow import Flow, Side, Transform, discard
-from common.relay.listener import TCPRelay
+from common.relay.listener import Limits, TCPRelay
 from common.relay.stages import (
     NEXT_STAGES,
     STAGE_CONNECTING,
@@ -37,18 +37,8 @@ from common.relay.stages import (
 logger = logging.getLogger("shadowrelay.relay")
 
 PROLOGUE_READ = 32 * 1024  # bytes per read before the stream stands
+RESET_LINGER = 0.2  # seconds, when the far end broke: there is nothing to wait for but our own last bytes
 LINGER = 2.0  # seconds to keep reading a client that has been told everything (RFC 9112 section 9.6)
-
-
-class Limits(NamedTuple):
-    """Seconds a connection may take for each thing; None = no limit."""
-
-    handshake: float
-    connect: float
-    idle: float | None
-    half_close: float
-    keep_alive: float
-    no_delay: bool
 
 
 def contained(step: Callable[..., None]) -> Callable[..., None]:
@@ -150,6 +140,10 @@ class TCPRelayHandler:
         self.query = None
         if self.stage != STAGE_DNS or self.target is None:
             return
+        code = self.local.sock.getsockopt(SOL_SOCKET, SO_ERROR)
+        if code:  # the client reset while it was not watched: nothing may be done for it any more
+            self.on_unreadable(self.local, OSError(code, "reset"))
+            return
         if error is not None:
             self.on_failed(error)
             return
@@ -229,9 +223,12 @@ class TCPRelayHandler:
         self.watch_quiet()
 
     def on_unreadable(self, side: Side, exc: OSError) -> None:
-        """A receive failed: the socket is dead. What it delivered before still reaches the other side."""
+        """A receive failed: the socket is dead. What it delivered before still reaches the other side.
+
+        A client's reset is passed on as one: an end of stream would only close one direction.
+        """
         if side is self.remote and self.stage == STAGE_STREAM:
-            self.conclude()
+            self.conclude(linger=RESET_LINGER)
         elif side is self.local and self.up is not None and self.remote is not None and self.remote.pending:
             if self.down is not None:
                 self.down.stop()
@@ -239,6 +236,8 @@ class TCPRelayHandler:
             self.local.close()
             self.watch_quiet()
         else:
+            if self.remote is not None:
+                self.remote.reset()
             self.destroy()
 
     # -- time ------------------------------------------------------------------------------------
@@ -305,19 +304,19 @@ class TCPRelayHandler:
         self.relay.counters[label] += 1
         return label
 
-    def conclude(self, last_words: bytes = b"") -> None:
+    def conclude(self, last_words: bytes = b"", linger: float = LINGER) -> None:
         """Tell the client the rest, end our direction, and close only when it has left.
 
         Closing with unread input makes the kernel send RST, which can destroy the tail of a reply
-        that is still on its way; so the client's input is read and forgotten for up to LINGER.
+        that is still on its way; so the client's input is read and forgotten for up to ``linger`` seconds.
         """
         if self.local.closed:
             self.destroy()  # nobody is left to tell
             return
         self.release_remote()
         self.advance(STAGE_DRAIN)
-        self.local.readable = self._discard
-        self.local.drained = self._end_local
+        self.local.readable = self.discard
+        self.local.drained = functools.partial(self._end_local, linger)
         self.last_active = self.loop.now
         if last_words:
             self.local.write(last_words)
@@ -325,7 +324,7 @@ class TCPRelayHandler:
                 return
         self.local.want(self.local.events | READ)
         if self.local.pending is None:
-            self._end_local()
+            self._end_local(linger)
         else:
             self.watch_quiet()
 
@@ -333,19 +332,20 @@ class TCPRelayHandler:
         """Answer nothing and reveal nothing: read and forget until the peer leaves or the armed deadline."""
         self.release_remote()
         self.advance(STAGE_DRAIN)
-        self.local.readable = self._discard
+        self.local.readable = self.discard
         self.local.want(READ)
 
-    def _end_local(self) -> None:
+    def _end_local(self, linger: float) -> None:
         try:
             self.local.sock.shutdown(SHUT_WR)
         except OSError:
             self.destroy()
             return
         self.disarm()
-        self.timer = self.loop.call_later(LINGER, self.destroy)
+        self.timer = self.loop.call_later(linger, self.destroy)
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Read and forget what the client sends; end when it has ended and heard everything."""
         try:
             left = not discard(self.local)
         except BlockingIOError:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from common.config import Config, Secret, load_config
+from common.config.rules import CheckRules
 from common.config.schema import Role
 from common.errors import ConfigError, RelayError
 from common.net.loop import EventLoop
@@ -34,10 +35,19 @@ PASSWORD_VARIABLE = "SS_SERVER_PASSWORD"  # shadowsocks-rust's name for it
 MakeApp = Callable[[Config, EventLoop], App]
 
 
-def main(role: Role, make_app: MakeApp, argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code. ``argv`` None means the arguments of this process."""
+def main(
+    role: Role,
+    make_app: MakeApp,
+    argv: Sequence[str] | None = None,
+    *,
+    check_rules: CheckRules | None = None,
+) -> int:
+    """Run a command and return its exit code. ``argv`` None means the arguments of this process.
+
+    ``check_rules`` is what ``--check`` looks into files of access rules with.
+    """
     try:
-        return _dispatch(role, make_app, argv)
+        return _dispatch(role, make_app, argv, check_rules)
     except ConfigError as exc:
         count = len(exc.problems)
         _complain(role, f"{count} problem{'s' if count > 1 else ''}, nothing started")
@@ -56,7 +66,9 @@ def main(role: Role, make_app: MakeApp, argv: Sequence[str] | None = None) -> in
         return 130
 
 
-def _dispatch(role: Role, make_app: MakeApp, argv: Sequence[str] | None) -> int:
+def _dispatch(
+    role: Role, make_app: MakeApp, argv: Sequence[str] | None, check_rules: CheckRules | None
+) -> int:
     hidden = true_arguments() if argv is None else None
     arguments = list(argv if argv is not None else hidden or sys.argv[1:])
     if arguments[:1] == ["genkey"]:
@@ -68,7 +80,7 @@ def _dispatch(role: Role, make_app: MakeApp, argv: Sequence[str] | None) -> int:
         return _show_version(role)
     if options.daemon == "stop":
         return _stop(role, _pid_path(role, options))
-    config = _load(role, options, os.environ)
+    config = _load(role, options, os.environ, check_rules if options.check else None)
     for warning in config.warnings:
         _complain(role, f"warning: {warning}")
     if options.check:
@@ -100,7 +112,9 @@ def _config_path(options: Options, environ: Mapping[str, str]) -> str | None:
     return find_config(environ)
 
 
-def _load(role: Role, options: Options, environ: Mapping[str, str]) -> Config:
+def _load(
+    role: Role, options: Options, environ: Mapping[str, str], check_rules: CheckRules | None = None
+) -> Config:
     path, overrides = _config_path(options, environ), dict(options.overrides)
     if path is None and not options.names_server:
         link = "an ss:// link, " if role == "sslocal" else ""
@@ -111,7 +125,9 @@ def _load(role: Role, options: Options, environ: Mapping[str, str]) -> Config:
     if path is None and not (overrides["password"] or overrides["password_file"]):
         password = environ.get(PASSWORD_VARIABLE)
         overrides["password"] = Secret(password) if password else None
-    config = load_config(role, path, overrides=overrides, url=options.url, environ=environ)
+    config = load_config(
+        role, path, overrides=overrides, url=options.url, environ=environ, check_rules=check_rules
+    )
     verbosity = config.verbosity if options.verbosity is None else options.verbosity
     return dataclasses.replace(
         config,

@@ -27,35 +27,29 @@ DAEMON_WORDS = ("start", "stop", "restart")
 
 _KEYS = (
     *("server", "server_port", "local_address", "local_port", "password", "password_file", "method"),
-    *("timeout", "keep_alive", "no_delay", "dns", "ipv6_first", "forbidden_ip"),
-    *("user", "nofile", "pid_file", "log_file"),
+    *("mode", "protocol", "forward_address", "tcp_redir", "udp_redir", "local_udp_address"),
+    *("dns_address", "local_dns_address", "remote_dns_address"),
+    *("timeout", "udp_timeout", "udp_max_associations", "keep_alive", "no_delay", "dns", "ipv6_first"),
+    *("acl", "forbidden_ip", "user", "nofile", "pid_file", "log_file"),
 )
 
 # flags, arguments, what is not supported
 _REFUSED = (
-    (("-u", "-U"), 0, "UDP is"),
-    (("--udp-bind-addr", "--udp-associate-addr"), 1, "UDP is"),
+    (("--udp-associate-addr",), 1, "naming another address than the one clients connect to is"),
     (("--plugin", "--plugin-opts", "--plugin-mode"), 1, "plugins are"),
-    (("--acl",), 1, "access lists are"),
     (("--manager-addr", "--manager-address"), 1, "the manager is"),
-    (("-f", "--forward-addr"), 1, "tunnels are"),
-    (("--tcp-redir", "--udp-redir"), 1, "transparent proxying is"),
-    (("--local-dns-addr", "--remote-dns-addr", "--dns-addr"), 1, "a DNS front is"),
     (("-i", "--outbound-bind-interface", "--outbound-fwmark"), 1, "choosing the way out is"),
     (("--outbound-bind-addr", "--bind-addr", "--outbound-proxy"), 1, "choosing the way out is"),
     (("--online-config-url",), 1, "fetching a configuration is"),
     (("--log-config",), 1, "a configuration of the log is"),
 )
 # flag, the values it may have, what other values ask for
-_LIMITED = (
-    ("--workers", ("1",), "more than one process is"),
-    ("--protocol", ("socks", "http"), "any protocol but socks and http, both on one port, is"),
-)
+_LIMITED = (("--workers", ("1",), "more than one process is"),)
 # flags, arguments
 _NO_EFFECT = (
     (("--fast-open", "--tcp-fast-open", "--mptcp", "--tcp-multipath", "--reuse-port"), 0),
     (("--single-threaded",), 0),
-    (("--worker-threads", "--dns-cache-size", "--udp-timeout", "--udp-max-associations", "--mtu"), 1),
+    (("--worker-threads", "--dns-cache-size", "--mtu"), 1),
     (("--inbound-send-buffer-size", "--inbound-recv-buffer-size"), 1),
     (("--outbound-send-buffer-size", "--outbound-recv-buffer-size"), 1),
 )
@@ -71,6 +65,7 @@ examples:
   sslocal -c config.yaml                  HTTP and SOCKS on one port, 127.0.0.1:1080 unless set
   sslocal -c config.yaml --check          show what the configuration means, start nothing
   sslocal -s vps.example:8388 --password-file key.txt -l 8118
+  sslocal 'ss://…' -l 53 -f 9.9.9.9:53    a tunnel for TCP and UDP
   curl -x http://127.0.0.1:1080 https://example.com/
 """,
     "ssserver": """\
@@ -88,7 +83,7 @@ password flag, $SS_SERVER_PASSWORD is the password. Signals: SIGINT and SIGTERM 
 drains, SIGHUP opens the log file again.
 """
 
-_DAEMON = re.compile(r"-[vq6]*d|--daemon(ize)?")
+_DAEMON = re.compile(r"-[vq6uU]*d|--daemon(ize)?")
 _LINK = re.compile(r"ss://\S*", re.IGNORECASE)
 
 
@@ -211,6 +206,8 @@ def _parser(role: Role) -> Parser:
     parser.set_defaults(warnings=[], link=None, server_url=None)
     _add_source(parser, role)
     _add_server(parser, role)
+    if role == "sslocal":
+        _add_local(parser)
     _add_connections(parser, role)
     _add_process(parser)
     for flags, count, wish in _REFUSED:
@@ -243,15 +240,35 @@ def _add_server(parser: Parser, role: Role) -> None:
     add("-k", "--password", metavar="PASSWORD", help="rather not: it shows in the shell's history and in ps")
 
 
+def _add_local(parser: Parser) -> None:
+    add = parser.add_argument_group("local").add_argument
+    add("-b", "--local-addr", dest="local_address", metavar="ADDR[:PORT]", help="where to listen")
+    add("-l", "--local-port", metavar="PORT", help="its port, 1080 unless set")
+    add("--protocol", metavar="WORD", help="mixed (HTTP and SOCKS, unless set), http, tunnel, redir, dns")
+    add("-f", "--forward-addr", dest="forward_address", metavar="HOST:PORT", help="where a tunnel leads")
+    add("--tcp-redir", metavar="WORD", help="how redir gets TCP: redirect (unless set) or tproxy")
+    add("--udp-redir", metavar="WORD", help="how redir gets UDP: tproxy")
+    add("--udp-bind-addr", dest="local_udp_address", metavar="ADDR[:PORT]", help="UDP of tunnel and redir")
+    words = "the resolver dns asks through the server"
+    add("--remote-dns-addr", dest="remote_dns_address", metavar="HOST[:PORT]", help=words)
+    words = "the one it asks directly, for names that bypass"
+    add("--local-dns-addr", dest="local_dns_address", metavar="IP[:PORT]", help=words)
+    add("--dns-addr", dest="dns_address", metavar="ADDR:PORT", help="listen there with dns, too")
+
+
 def _add_connections(parser: Parser, role: Role) -> None:
-    add = parser.add_argument_group("connections").add_argument
-    if role == "sslocal":
-        add("-b", "--local-addr", dest="local_address", metavar="ADDR[:PORT]", help="where to listen")
-        add("-l", "--local-port", metavar="PORT", help="its port, 1080 unless set")
-    else:
+    group = parser.add_argument_group("connections")
+    add = group.add_argument
+    mode = group.add_mutually_exclusive_group().add_argument
+    mode("-u", dest="mode", action="store_const", const="udp_only", help="UDP only")
+    mode("-U", dest="mode", action="store_const", const="tcp_and_udp", help="TCP and UDP")
+    add("--acl", metavar="FILE", help="access rules: what to proxy, bypass and block")
+    if role == "ssserver":
         add("-b", action=_Refuse, metavar="choosing the way out is", help=SUPPRESS)
         add("--forbidden-ip", metavar="NETS", help="targets to refuse, such as 10.0.0.0/8,::1; '' is none")
     add("-t", "--timeout", metavar="SECONDS", help="for handshake and connect")
+    add("--udp-timeout", metavar="SECONDS", help="until a silent UDP association is forgotten")
+    add("--udp-max-associations", metavar="COUNT", help="then the quietest makes room")
     add("--tcp-keep-alive", dest="keep_alive", metavar="SECONDS", help="until an idle peer is probed")
     add("--tcp-no-delay", "--no-delay", dest="no_delay", action="store_true", default=None, help=SUPPRESS)
     add("--dns", metavar="SERVERS", help="name servers, comma-separated; the system's unless set")

@@ -162,7 +162,12 @@ class SignalWatcher:
         logger.error("acting on a signal failed", exc_info=exc)
 
     def close(self) -> None:
-        """Act on signals no more. They stay caught: a second Ctrl-C must not break into the clean-up."""
+        """Act on signals no more, and ignore them: a second one must not break into the clean-up.
+
+        A handler of ours would not last: the interpreter restores the default while it ends.
+        """
+        for number in self._actions:
+            signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(self._old_fd)
         self._loop.watch(self._receiver, 0, READ, self)
         self._receiver.close()

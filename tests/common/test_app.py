@@ -10,8 +10,9 @@ import pytest
 from common.app import DESCRIPTORS_PER_CONNECTION, RESERVED_DESCRIPTORS, RelayApp
 from common.net.loop import EventLoop
 from common.proto.address import Address
+from common.relay.listener import Limits
 from common.relay.stages import STAGE_ADDR
-from common.relay.tcprelay import Limits, TCPRelayHandler
+from common.relay.tcprelay import TCPRelayHandler
 from tests.pairs import LOOPBACK, configured, server_entry
 
 
@@ -217,6 +218,13 @@ def test_stopping_ends_everything_at_once(app):
         assert client.recv(1) == b""
         client.close()
     assert app.listening == ()
+    assert app.loop.statistics() == {"watched": 0, "timers": 0}
+
+
+def test_stopping_forgets_lookups_under_way(app):
+    app.resolver.resolve("under-way.test", lambda addresses, error: None)
+    assert app.loop.statistics()["timers"] > 0
+    app.stop()
     assert app.loop.statistics() == {"watched": 0, "timers": 0}
 
 

@@ -37,6 +37,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("pair")
     with running_pair(folder, kinds=kinds(), env=SELECT if request.param == "select" else None) as pair:
         before = [program.descriptors() for program in pair.programs]
+        threads = [program.threads() for program in pair.programs]
         if kinds() == ("ours", "ours") and sys.platform == "linux":
             for program in pair.programs:
                 assert program.uses_epoll() is (request.param != "select")
@@ -46,6 +47,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
                 lambda program=program, count=count: program.descriptors() <= count + SLACK_DESCRIPTORS,
                 what=f"descriptors of {program.argv[:3]} back at {count}",
             )
+        assert [program.threads() for program in pair.programs] == threads
 
 
 @pytest.fixture

@@ -153,7 +153,11 @@ def test_h13_a_signal_ends_an_idle_process_at_once(start_pair, number, busy):
 def test_w36_a_quiet_log_names_no_destinations(start_pair, site):
     """By default a served connection leaves no line behind."""
     pair = start_pair()
-    lines = [len(program.log().splitlines()) for program in pair.programs]
+    for program in pair.programs:
+        wait_until(lambda program=program: "listening" in program.log())
+    lines = [program.log() for program in pair.programs]
     for _ in range(5):
         assert get(pair.local_port, site.url + "/").status == 200
-    assert [len(program.log().splitlines()) for program in pair.programs] == lines
+    assert [program.log() for program in pair.programs] == lines
+    pair.stop()
+    assert all(site.origin.host + f":{site.origin.port}" not in program.log() for program in pair.programs)

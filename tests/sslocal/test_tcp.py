@@ -284,6 +284,7 @@ def test_when_no_server_is_left_the_client_is_told_once(monkeypatch, caplog, req
     told = client.take()
     assert told.startswith(reply)
     assert told.count(b"HTTP/1.1") <= 1
+    assert (b"198.51.100.2:8388 is out of reach" in told) == told.startswith(b"HTTP")
     assert (client.shut, handler.stage) == (True, STAGE_DRAIN)
     label = "connect_timeout" if isinstance(error, ConnectTimeout) else "connect"
     assert world.counters == {"accepted": 1, label: 1}
@@ -417,7 +418,7 @@ def test_what_the_server_said_before_a_reset_is_delivered(world):
     world.settle()
     client.room = None
     world.settle()
-    assert (client.take(), client.shut) == (b"last words", True)
+    assert (client.take(), client.shut, server.closed) == (b"last words", True, True)
 
 
 def test_a_clients_upload_survives_its_reset(world):

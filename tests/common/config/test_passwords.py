@@ -27,7 +27,7 @@ def report():
 
 @pytest.fixture
 def passwords(report, tmp_path):
-    return Passwords(report, ENVIRON, tmp_path)
+    return Passwords("sslocal", report, ENVIRON, tmp_path)
 
 
 def problems(report):
@@ -206,10 +206,23 @@ def test_keys_of_the_wrong_size_name_expected_and_got(passwords, report):
     for size in (16, 31, 33):
         key = base64.b64encode(bytes(range(size))).decode()
         report_ = Report()
-        assert Passwords(report_, {}, Path()).checked(at(key), Secret(key), KEYED) is None
+        assert Passwords("sslocal", report_, {}, Path()).checked(at(key), Secret(key), KEYED) is None
         (problem,) = problems(report_)
         assert problem == f"password: 2022-blake3-aes-256-gcm needs base64 of 32 bytes, got {size}"
         assert key not in problem
     good = base64.b64encode(bytes(32)).decode()
     assert passwords.checked(at(good), Secret(f"{good}:{good}"), KEYED) == Secret(f"{good}:{good}")
     report.raise_problems()
+
+
+def test_a_chain_of_keys_is_a_clients(report, tmp_path):
+    """SIP023: a server has one key, its users have theirs."""
+    key = base64.b64encode(bytes(32)).decode()
+    chain = Secret(f"{key}:{key}")
+    assert Passwords("sslocal", report, {}, tmp_path).checked(at(""), chain, KEYED) == chain
+    server = Passwords("ssserver", report, {}, tmp_path)
+    assert server.checked(at(""), Secret("a:b"), GCM) == Secret("a:b")
+    assert server.checked(at(""), Secret("a:b"), None) == Secret("a:b")
+    assert server.checked(at(""), Secret(key), KEYED) == Secret(key)
+    assert server.checked(at(""), chain, KEYED) is None
+    assert problems(report) == ["password: a chain of keys is for clients: give one key, and list `users`"]

@@ -323,6 +323,13 @@ def test_release_does_not_undo_back_pressure(loop, connection, client, target):
     assert connection.local.events == READ
 
 
+def test_stop_reads_no_more(loop, connection, client, target):
+    connection.up.stop()
+    client.arrive(b"more")
+    assert settle(loop) == 0
+    assert bytes(client.arrived) == b"more"
+
+
 def test_stop_reads_no_more_even_when_the_sink_drains(loop, connection, client, target):
     target.room = 1
     client.arrive(b"abc")

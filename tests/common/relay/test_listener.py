@@ -50,6 +50,7 @@ def test_a_connection_is_accepted_tuned_and_started(world):
     assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in client.options
     assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in client.options
     assert handler.local.events == READ
+    assert not client.blocking
     assert (world.admission.count, world.counters) == (1, {"accepted": 1})
 
 

@@ -121,6 +121,7 @@ def test_a_connection_walks_all_stages_byte_by_byte(world):
     assert world.dialer.last.options == {"timeout": 10.0, "no_delay": True, "keep_alive": 15.0}
     target = world.dialer.last.succeed()
     seen.append(handler.stage)
+    assert (handler.query, handler.dialing) == (None, None)
     world.settle()
     assert (client.take(), target.take()) == (b"ok\n", b"hello")
     target.arrive(b"world")
@@ -380,8 +381,20 @@ def test_a_client_that_still_sends_to_a_closed_target_gets_the_whole_answer(worl
     assert client.take() == b"413 too large"
     assert (handler.stage, client.shut, client.closed) == (STAGE_DRAIN, True, False)
     assert client.arrived == b""
-    client.end()
+    world.pass_time(LINGER)
+    world.check_idle()
+
+
+def test_a_target_that_takes_nothing_more_and_says_nothing_is_given_up(world):
+    """One direction is over, so the half-close limit holds for the other."""
+    client, handler, target = streaming(world)
+    target.shut = True  # it refuses what we send, and that is all we ever hear of it
+    client.arrive(b"x")
     world.settle()
+    assert (handler.up.closed, handler.down.closed) == (True, False)
+    world.pass_time(HALF_CLOSE - 0.01)
+    assert handler.stage == STAGE_STREAM
+    world.pass_time(0.01)
     world.check_idle()
 
 
@@ -689,6 +702,7 @@ def test_last_words_that_nobody_takes_are_given_up(world):
     """The limit is that of a quiet, half-closed stream, and each byte that leaves restarts it."""
     client, handler = world.connect()
     client.room = 0
+    world.pass_time(LIMITS.handshake - 1)
     client.arrive(b"bad")
     world.settle()
     world.pass_time(HALF_CLOSE - 1)

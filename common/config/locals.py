@@ -1,0 +1,306 @@
+"""sslocal's ways in, from all the ways to write them.
+
+    local, protocol, …    one local; beside ``locals`` only where it is given a port
+    locals                entries of their own; mode, acl and auth fall back to the top level
+    tunnel_remote         a tunnel beside these, as in the Python original
+    dns_address           a DNS server beside these, shadowsocks-rust's ``--dns-addr``
+
+The surprise: ``socks`` means HTTP as well, as it does for shadowsocks-rust; only ``http`` is strict.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from common.config import values
+from common.config.credentials import AUTH_KEYS, read_credentials
+from common.config.keys import LOCAL, is_disabled, read_section
+from common.config.listeners import Listeners
+from common.config.passwords import Passwords
+from common.config.place import Place, PlaceReader, is_unix
+from common.config.rules import RuleFiles
+from common.config.schema import DEFAULT_LOCAL, Local, LocalProtocol, Mode, TCPRedir, UDPRedir
+from common.config.tree import Node, Report
+from common.proto.address import Address, parse_ip
+
+Section = Mapping[str, Node]
+
+DNS_PORT = 53
+
+_IS_LINUX = sys.platform == "linux"
+
+_PROTOCOLS: Mapping[str, LocalProtocol] = {
+    "socks": "mixed",
+    "socks5": "mixed",
+    "mixed": "mixed",
+    "http": "http",
+    "tunnel": "tunnel",
+    "redir": "redir",
+    "dns": "dns",
+}
+_OTHER_PROTOCOLS = ("tun", "fake-dns")
+_FRONTS = ("mixed", "http")
+_TUNNEL_TARGETS = ("target", "forward_address", "tunnel_address")
+_DNS_TARGETS = ("target", "remote_dns_address")
+_DNS_KEYS = ("remote_dns_address", "remote_dns_port", "local_dns_address", "local_dns_port")
+
+# Keys that say something about some protocols only.
+_ONLY_FOR = {
+    "target": ("tunnel", "dns"),
+    "forward_address": ("tunnel",),
+    "forward_port": ("tunnel",),
+    "tunnel_address": ("tunnel",),
+    **dict.fromkeys(_DNS_KEYS, ("dns",)),
+    "local_udp_address": ("tunnel", "redir"),
+    "local_udp_port": ("tunnel", "redir"),
+    "tcp_redir": ("redir",),
+    "udp_redir": ("redir",),
+    "tcp_tproxy": ("redir",),
+}
+_OWN = frozenset(("protocol", "local_address", "local_port", *_ONLY_FOR))  # of one local, never inherited
+
+_TCP_REDIR: tuple[TCPRedir, ...] = ("redirect", "tproxy")
+_UDP_REDIR: tuple[UDPRedir, ...] = ("tproxy",)
+_read_tcp_redir = values.choice(*_TCP_REDIR)
+_read_udp_redir = values.choice(*_UDP_REDIR)
+
+
+class LocalReader:
+    """Reads the locals of one configuration.
+
+    ``folder`` is where relative paths start. ``flags`` are the keys of the command line.
+    """
+
+    def __init__(
+        self, report: Report, passwords: Passwords, rules: RuleFiles, folder: Path, flags: Section
+    ) -> None:
+        self._report = report
+        self._passwords = passwords
+        self._rules = rules
+        self._folder = folder
+        self._flags = flags
+        self._forced = {key: flags[key] for key in ("mode", "acl") if key in flags}
+        self._places = PlaceReader(report, folder)
+        self._listeners = Listeners(report)
+
+    def read(self, file: Section, top: Section, root: Node) -> tuple[Local, ...]:
+        """Return every local that is not disabled. ``top`` is ``file`` with the flags over it."""
+        entries = self._entries(top.get("locals"))
+        place = self._places.read((file, self._flags))
+        found: list[Local] = []
+        if "locals" not in top or place.port is not None or place.path or self._flags.keys() & _OWN:
+            found += self._read_top(top, place, root)
+        elif entries:
+            unused = _OWN.difference(_DNS_KEYS) if "dns_address" in top else _OWN
+            for key in sorted(file.keys() & unused):
+                self._report.warn(file[key], "ignored: beside `locals` it takes a `local_port` here, too")
+        else:
+            self._report.problem(top["locals"], "holds no local that is not disabled")
+        if "tunnel_remote" in top:
+            found += self._read_tunnel_remote(top, place)
+        if "dns_address" in top:
+            found += self._read_dns_address(top)
+        for entry in entries:
+            found += self._read_entry(entry, top)
+        return tuple(found)
+
+    def _entries(self, node: Node | None) -> list[Node]:
+        if node is None:
+            return []
+        if not isinstance(node.value, list):
+            self._report.problem(node, f"expected a list, got {node.kind}")
+            return [node]
+        return [entry for entry in node.value if not is_disabled(entry)]
+
+    def _read_top(self, top: Section, place: Place, root: Node) -> Iterator[Local]:
+        own = {key: node for key, node in top.items() if key in (*_OWN, *AUTH_KEYS, "mode", "acl")}
+        protocol = self._protocol(own)
+        if "dns_address" in top and protocol != "dns":
+            own = {key: node for key, node in own.items() if key not in _DNS_KEYS}
+        if "locals" in top and protocol not in _FRONTS:
+            own = {key: node for key, node in own.items() if key not in AUTH_KEYS}  # it is for the others
+        if protocol is not None:
+            yield from self._read_local(protocol, own, place, root)
+
+    def _read_entry(self, entry: Node, top: Section) -> Iterator[Local]:
+        own = read_section(entry, LOCAL, "sslocal", self._report)
+        protocol = self._protocol(own)
+        if protocol is None or not isinstance(entry.value, dict):
+            return
+        inherited = {"acl"}
+        if protocol != "dns":  # in shadowsocks-rust, too, it answers over both unless it says otherwise
+            inherited |= {"mode"}
+        if protocol in _FRONTS and not own.keys() & set(AUTH_KEYS):
+            inherited |= set(AUTH_KEYS)
+        defaults = {key: top[key] for key in inherited if key in top}
+        yield from self._read_local(protocol, defaults | own | self._forced, self._places.read((own,)), entry)
+
+    def _read_tunnel_remote(self, top: Section, place: Place) -> Iterator[Local]:
+        port = values.port(top["tunnel_port"], self._report) or 0 if "tunnel_port" in top else DNS_PORT
+        node = top["tunnel_remote"]
+        section = {"target": node, "forward_port": top.get("tunnel_remote_port", _default_port(node))}
+        section |= {key: top[key] for key in ("mode", "acl") if key in top}
+        yield from self._read_local("tunnel", section, Place(place.host, port, None, node), node)
+
+    def _read_dns_address(self, top: Section) -> Iterator[Local]:
+        node = top["dns_address"]
+        section = {key: top[key] for key in (*_DNS_KEYS, "acl") if key in top} | self._forced
+        place = self._places.read(({"local_address": node},))
+        yield from self._read_local("dns", section, place, node)
+
+    # ---- one local ----
+
+    def _read_local(
+        self, protocol: LocalProtocol, section: Section, place: Place, whole: Node
+    ) -> Iterator[Local]:
+        """Yield one local, or two where UDP has an address of its own. ``whole`` is its own place."""
+        self._check_keys(protocol, section, whole)
+        target = local_dns = None
+        if protocol == "tunnel":
+            missing = "has no target: set `forward_address` and `forward_port`, or `target: host:port`"
+            target = self._target(section, _TUNNEL_TARGETS, "forward_port", None, missing, whole)
+        elif protocol == "dns":
+            missing = "has no resolver to ask through the server: set `remote_dns_address`, or `target`"
+            target = self._target(section, _DNS_TARGETS, "remote_dns_port", DNS_PORT, missing, whole)
+            local_dns = self._local_dns(section)
+        local = Local(
+            address=self._address(protocol, place, whole),
+            protocol=protocol,
+            mode=self._mode(protocol, section, place),
+            auth=read_credentials(section, self._passwords, self._folder, self._report),
+            target=target,
+            local_dns=local_dns,
+            path=place.path,
+            acl=self._rules.find(section),
+            tcp_redir=self._tcp_redir(section),
+            udp_redir=self._udp_redir(section),
+            name=values.name(section["remarks"]) if "remarks" in section else "",
+        )
+        node = place.node or whole
+        for each in self._with_own_udp(local, section):
+            self._note_listener(each, node)
+            yield each
+
+    def _protocol(self, section: Section) -> LocalProtocol | None:
+        """Return the protocol, which an address to lead to can imply; None when it is a problem."""
+        node = section.get("protocol")
+        if node is None:
+            return "tunnel" if section.keys() & set(_TUNNEL_TARGETS) else "mixed"
+        protocol = _PROTOCOLS.get(node.text)
+        if protocol is not None:
+            return protocol
+        if node.value in _OTHER_PROTOCOLS:
+            self._report.problem(node, f"protocol {node.text} is not supported")
+        else:
+            self._report.problem(node, "expected socks, http, tunnel, redir or dns")
+        return None
+
+    def _check_keys(self, protocol: LocalProtocol, section: Section, whole: Node) -> None:
+        for key, protocols in _ONLY_FOR.items():
+            if key in section and section[key].given and protocol not in protocols:
+                self._report.warn(section[key], f"no effect: only for protocol {' and '.join(protocols)}")
+        for key in AUTH_KEYS:
+            if key in section and section[key].given and protocol not in _FRONTS:
+                self._report.problem(section[key], "only protocol socks and http can ask for a password")
+        if protocol == "redir" and not _IS_LINUX:
+            self._report.problem(section.get("protocol", whole), "transparent proxying takes Linux")
+
+    def _mode(self, protocol: LocalProtocol, section: Section, place: Place) -> Mode:
+        tcp_only = "HTTP" if protocol == "http" else "a Unix socket" if place.path else ""
+        node = section.get("mode")
+        mode = values.mode(node, self._report) if node is not None else None
+        if node is not None and mode == "udp_only" and (tcp_only or protocol == "mixed"):
+            why = f"{tcp_only} has no UDP" if tcp_only else "SOCKS5 asks for UDP over TCP: use tcp_and_udp"
+            self._report.problem(node, why)
+            mode = None
+        return "tcp_only" if tcp_only else mode or "tcp_and_udp"
+
+    def _target(
+        self,
+        section: Section,
+        names: Iterable[str],
+        port_name: str,
+        default_port: int | None,
+        missing: str,
+        whole: Node,
+    ) -> Address | None:
+        node = next((section[name] for name in names if name in section), None)
+        if node is None:
+            self._report.problem(whole, missing)
+            return None
+        host, port = values.host_and_port(node, section.get(port_name), self._report)
+        if port is None and port_name not in section:
+            port = default_port
+        if host is not None and port:
+            return Address(host, port)
+        if values.number(node) is not None:
+            self._report.problem(node, "expected host:port")
+        elif port == 0:
+            self._report.problem(section.get(port_name, node), "expected a port from 1 to 65535, got 0")
+        elif host is not None and port_name not in section:
+            self._report.problem(node, "has no port: write host:port")
+        return None
+
+    def _local_dns(self, section: Section) -> Address | None:
+        node = section.get("local_dns_address")
+        if node is None:
+            return None
+        if is_unix(node):
+            self._report.warn(node, "understood, not supported: the system's resolver is asked")
+            return None
+        host, port = values.host_and_port(node, section.get("local_dns_port"), self._report)
+        if host is None or parse_ip(host) is None or port == 0:
+            self._report.problem(node, "expected the IP address of a DNS server")
+            return None
+        return Address(host, port or DNS_PORT)
+
+    def _tcp_redir(self, section: Section) -> TCPRedir:
+        if "tcp_redir" in section:
+            return _read_tcp_redir(section["tcp_redir"], self._report) or "redirect"
+        if "tcp_tproxy" in section and values.boolean(section["tcp_tproxy"], self._report):
+            return "tproxy"  # libev's way to say it
+        return "redirect"
+
+    def _udp_redir(self, section: Section) -> UDPRedir:
+        node = section.get("udp_redir")
+        return (_read_udp_redir(node, self._report) if node is not None else None) or "tproxy"
+
+    def _address(self, protocol: LocalProtocol, place: Place, whole: Node) -> Address:
+        if place.path is not None:
+            if protocol == "redir":
+                self._report.problem(place.node or whole, "a Unix socket does not know where clients went")
+            return Address("", 0)
+        host, port = DEFAULT_LOCAL
+        if place.port is None and protocol not in _FRONTS:
+            self._report.problem(place.node or whole, "has no port: set `local_port`, or write host:port")
+            port = 0
+        return Address(place.host or host, port if place.port is None else place.port)
+
+    def _with_own_udp(self, local: Local, section: Section) -> tuple[Local, ...]:
+        """Return the local, in two where UDP listens elsewhere (shadowsocks-rust's local_udp_address)."""
+        keys = section.get("local_udp_address"), section.get("local_udp_port")
+        if keys == (None, None) or local.protocol not in ("tunnel", "redir") or local.mode == "tcp_only":
+            return (local,)
+        host, port = values.host_and_port(*keys, self._report)
+        address = Address(host or local.address.host, local.address.port if port is None else port)
+        udp = replace(local, address=address, mode="udp_only")
+        return (udp,) if local.mode == "udp_only" else (replace(local, mode="tcp_only"), udp)
+
+    def _note_listener(self, local: Local, node: Node) -> None:
+        if local.path is not None:
+            self._listeners.add_path(local.path, node)
+            return
+        # SOCKS5 has a UDP port of its own for each association.
+        self._listeners.add(local.address, "tcp_only" if local.protocol == "mixed" else local.mode, node)
+        ip = local.address.ip
+        is_loopback = local.address.host == "localhost" or (ip is not None and ip.is_loopback)
+        if local.protocol in _FRONTS and not local.auth and not is_loopback:
+            sentence = f"anyone who can reach {local} can use it: set `auth`, or listen on 127.0.0.1"
+            self._report.warn(node, sentence)
+
+
+def _default_port(node: Node) -> Node:
+    return node.child("port", DNS_PORT, str(DNS_PORT))
