@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from socket import socket
 
+from common.acl import AccessRules
 from common.app import RelayApp
 from common.config.schema import Credential, Local
 from common.crypto import Cipher
 from common.net.sockets import bind_datagrams, listen, listen_unix
-from common.net.transparent import listen_transparent
+from common.net.transparent import bind_transparent, listen_transparent
 from common.proto.address import Address
 from common.proto.fixed import FixedFront
 from common.proto.front import FirstByteFront
@@ -47,16 +48,20 @@ class LocalApp(RelayApp):
             for server in self.config.servers
         ]
         for_tcp = Upstreams([upstream for mode, upstream in upstreams if mode != "udp_only"])
-        udp = UDPService(
-            self.loop,
-            upstreams=Upstreams([upstream for mode, upstream in upstreams if mode != "tcp_only"]),
-            resolver=self.resolver,
-            associations=self.associations,
-            clock=time.time,
-            random=os.urandom,
-            counters=self.counters,
-        )
+        for_udp = Upstreams([upstream for mode, upstream in upstreams if mode != "tcp_only"])
+        files = {local.acl for local in self.config.locals if local.acl is not None}
+        rules = {path: AccessRules.load(path) for path in files}
         for local in self.config.locals:
+            udp = UDPService(
+                self.loop,
+                upstreams=for_udp,
+                resolver=self.resolver,
+                associations=self.associations,
+                clock=time.time,
+                random=os.urandom,
+                counters=self.counters,
+                rules=rules.get(local.acl or ""),
+            )
             address = local.address
             if local.mode != "udp_only" or local.protocol == "mixed":
                 address = self._open_tcp(local, for_tcp, udp)
@@ -70,6 +75,7 @@ class LocalApp(RelayApp):
         service = Service(
             upstreams,
             new_front=_front_of(local, address.port, self.config.via),
+            rules=udp.rules,
             udp=udp if local.protocol == "mixed" and local.mode != "tcp_only" and not local.path else None,
             clock=time.time,
             random=os.urandom,
@@ -78,10 +84,11 @@ class LocalApp(RelayApp):
         return address
 
     def _open_udp(self, local: Local, address: Address, udp: UDPService) -> None:
-        sock = bind_datagrams(address)
         if local.protocol == "redir":
+            sock = bind_transparent(address)
             self.serve_datagrams(sock, redir.RedirUDP(udp, sock))
             return
+        sock = bind_datagrams(address)
         assert local.target is not None
         kind = DNSServer if local.protocol == "dns" else TunnelUDP
         self.serve_datagrams(sock, kind(udp, sock, local.target))

@@ -181,7 +181,9 @@ class Question:
         self.waiters: dict[tuple[SocketAddress, int], Query] = {}
         self._number = number
         self._message = number.to_bytes(2, "big") + query.asked
-        self._timer = channel.server.service.loop.call_later(RESEND_AFTER, self._resend)
+        self._loop = channel.server.service.loop
+        self._deadline = self._loop.now + GIVE_UP_AFTER
+        self._timer = self._loop.call_later(RESEND_AFTER, self._resend)
         channel.send(self._message)
 
     def end(self) -> None:
@@ -190,8 +192,7 @@ class Question:
         self.channel.release(self._number)
 
     def _resend(self) -> None:
-        left = GIVE_UP_AFTER - RESEND_AFTER
-        self._timer = self.channel.server.service.loop.call_later(left, self._give_up)
+        self._timer = self._loop.call_at(self._deadline, self._give_up)
         self.channel.send(self._message)
 
     def _give_up(self) -> None:

@@ -36,11 +36,6 @@ logger = logging.getLogger("shadowrelay.sslocal")
 # stop the loop for long; and h11 is at its best with buffers of this size.
 FORWARD_READ = 64 * 1024
 
-CLOSED_WITHOUT_ANSWER = (
-    "the server closed the stream before the target answered: "
-    "the target refused, its name does not resolve, it is forbidden there, or the key is wrong"
-)
-
 
 class Forward:
     """The exchange of one request, on a handler that has (or gets) a remote side and a session."""
@@ -153,7 +148,7 @@ class Forward:
         waited = self.handler.loop.now - self.started_at
         if waited >= 0.9 * self.handler.limits.connect:
             return ServerStalled(f"the server gave up after {waited:.0f} s: the target did not answer")
-        return ServerClosed(CLOSED_WITHOUT_ANSWER)
+        return ServerClosed(self.handler.way.closed_without_answer)
 
     def _finish(self) -> None:
         """The response is complete: on to the client's next request, or close."""

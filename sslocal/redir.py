@@ -33,7 +33,7 @@ from common.proto.fixed import FixedFront, RefusedFront
 from common.proto.request import Front
 from common.relay.associations import Associations
 from common.relay.datagrams import DatagramSocket, SocketAddress
-from sslocal.udp import ServerLink, UDPService
+from sslocal.udp import UDPService
 
 MAX_OUTLETS = 128  # sockets of a ``RedirUDP``, each bound to one address that answers
 
@@ -120,7 +120,7 @@ class RedirAssociation:
         self.redir, self.key = redir, key
         self.client = Address(str(parse_ip(peer[0])), peer[1])
         self.last_active = 0.0
-        self.link = ServerLink(redir.service, self._on_reply)
+        self.link = redir.service.open_link(self._on_reply)
 
     def close(self) -> None:
         self.link.close()

@@ -15,10 +15,12 @@ import logging
 from collections.abc import Callable, Iterator
 from socket import socket
 
+from common.acl import AccessRules, Verdict
 from common.crypto import ClientStream
-from common.errors import RelayError, ServerClosed, Unsupported, UpstreamError
+from common.errors import RelayError, ServerClosed, TargetForbidden, Unsupported, UpstreamError
 from common.net.loop import READ
 from common.net.timers import Timer
+from common.proto.address import IPAddress
 from common.proto.front import FirstByteFront
 from common.proto.http_proxy import HttpFront
 from common.proto.request import Command, Front, Request
@@ -26,9 +28,10 @@ from common.relay.flow import Flow, Side
 from common.relay.listener import TCPRelay
 from common.relay.stages import STAGE_ADDR, STAGE_INIT, STAGE_STREAM, STAGE_UDP_ASSOC
 from common.relay.tcprelay import TCPRelayHandler, contained
+from sslocal.direct import Direct
 from sslocal.forward import Forward
 from sslocal.udp import SocksAssociation, UDPService, associate
-from sslocal.upstreams import Upstream, Upstreams
+from sslocal.upstreams import Candidate, Upstreams, Way
 
 HEADER_HOLD = 0.05  # seconds that the request header waits for the client's first payload
 
@@ -44,10 +47,11 @@ class Service:
         *,
         new_front: Callable[[socket], Front],
         udp: UDPService | None,
+        rules: AccessRules | None,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
     ) -> None:
-        self.upstreams, self.new_front, self.udp = upstreams, new_front, udp
+        self.upstreams, self.new_front, self.udp, self.rules = upstreams, new_front, udp, rules
         self.clock, self.random = clock, random
 
 
@@ -59,8 +63,9 @@ class LocalHandler(TCPRelayHandler):
         self.service = service
         self.front = service.new_front(sock)
         self.request: Request | None = None
-        self.candidates: Iterator[Upstream] = iter(())
-        self.upstream: Upstream | None = None
+        self.way: Way = service.upstreams
+        self.candidates: Iterator[Candidate] = iter(())
+        self.candidate: Candidate | None = None
         self.session: ClientStream | None = None
         self.forward: Forward | None = None
         self.hold: Timer | None = None
@@ -128,35 +133,60 @@ class LocalHandler(TCPRelayHandler):
             self.redial()
 
     def redial(self) -> None:
-        """Take the request to a server on a fresh stream."""
-        self.close_remote()
-        self.candidates = self.service.upstreams.in_turn()
-        self.try_next_server(None)
-
-    def try_next_server(self, error: UpstreamError | None) -> None:
-        """Dial the next server in turn; when there is none left, tell the client about ``error``."""
+        """Take the request on a fresh stream, the way that the rules say."""
         assert self.request is not None
-        self.upstream = next(self.candidates, None)
-        if self.upstream is None:
+        self.close_remote()
+        rules, host = self.service.rules, self.request.address.host
+        if rules is None:
+            self._go(Verdict.PROXY)
+        elif not rules.needs_addresses(host):
+            self._go(rules.of_target(host))
+        else:
+            self.look_up(host, self._on_addresses_for_rules)
+
+    @contained
+    def _on_addresses_for_rules(self, addresses: tuple[IPAddress, ...], error: UpstreamError | None) -> None:
+        """A name that does not resolve here is judged as a name; the server may know it."""
+        assert self.request is not None and self.service.rules is not None
+        self.query = None
+        self._go(self.service.rules.of_target(self.request.address.host, addresses))
+
+    def _go(self, verdict: Verdict) -> None:
+        assert self.request is not None
+        target = self.request.address
+        if verdict is Verdict.BLOCK:
+            error = TargetForbidden(f"{target} is blocked by a rule here")
+            logger.debug("%s: %s (%s)", self.peer, error, self.count(error))
+            self.fail(error)
+            return
+        self.way = Direct(target) if verdict is Verdict.BYPASS else self.service.upstreams
+        self.candidates = self.way.in_turn()
+        self.try_next_candidate(None)
+
+    def try_next_candidate(self, error: UpstreamError | None) -> None:
+        """Dial the next in turn; when there is none left, tell the client about ``error``."""
+        assert self.request is not None
+        self.candidate = next(self.candidates, None)
+        if self.candidate is None:
             assert error is not None
-            self.service.upstreams.report_unreachable(error)
+            self.way.report_unreachable(error)
             self.count(error)
             self.fail(error)
             return
-        self.session = self.upstream.cipher.client_stream(
+        self.session = self.candidate.client_stream(
             self.request.address, clock=self.service.clock, random=self.service.random
         )
-        self.resolve(self.upstream.address)
+        self.resolve(self.candidate.address)
 
     def on_failed(self, error: UpstreamError) -> None:
-        assert self.upstream is not None
-        error.towards(f"the server {self.upstream.address} is out of reach")
+        assert self.candidate is not None
+        error.towards(f"{self.candidate.description} is out of reach")
         logger.debug("%s: %s", self.peer, error)
-        self.try_next_server(error)
+        self.try_next_candidate(error)
 
     def on_connected(self) -> None:
-        assert self.upstream is not None and self.session is not None
-        self.service.upstreams.report_reached(self.upstream)
+        assert self.candidate is not None and self.session is not None
+        self.way.report_reached(self.candidate)
         if self.forward is not None:
             self.forward.start(reused=False)
             return

@@ -14,7 +14,9 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Hashable
+from typing import Protocol
 
+from common.acl import AccessRules, Verdict
 from common.errors import Overloaded, ProtocolError, UpstreamError
 from common.net.loop import EventLoop
 from common.net.resolver import Query, Resolver
@@ -23,11 +25,10 @@ from common.proto.address import Address, IPAddress, parse_ip
 from common.proto.socks5_udp import build_datagram, parse_datagram
 from common.relay.associations import Associations
 from common.relay.datagrams import DatagramSocket, SocketAddress
+from common.relay.targets import OnReply, Targets
 from sslocal.upstreams import Upstream, Upstreams
 
 MAX_WAITING = 16  # datagrams that wait for the server's name
-
-OnReply = Callable[[Address, memoryview | bytes], None]
 
 logger = logging.getLogger("shadowrelay.sslocal")
 
@@ -45,10 +46,26 @@ class UDPService:
         clock: Callable[[], float],
         random: Callable[[int], bytes],
         counters: Counter[str],
+        rules: AccessRules | None = None,
     ) -> None:
         self.loop, self.upstreams, self.resolver = loop, upstreams, resolver
         self.associations, self.clock, self.random = associations, clock, random
-        self.counters = counters
+        self.counters, self.rules = counters, rules
+
+    def open_link(self, on_reply: OnReply) -> Link:
+        """Return a way to targets for one client; ``on_reply(source, payload)`` gets what comes back."""
+        if self.rules is None:
+            return ServerLink(self, on_reply)
+        return RuledLink(self, self.rules, on_reply)
+
+
+class Link(Protocol):
+    """A way to targets for one client."""
+
+    def send(self, target: Address, payload: memoryview | bytes) -> None:
+        """Send one datagram to ``target``; it may be dropped, as UDP is."""
+
+    def close(self) -> None: ...
 
 
 class ServerLink:
@@ -116,6 +133,46 @@ class ServerLink:
         self.on_reply(source, payload)
 
 
+class RuledLink:
+    """A link whose datagrams go where the access rules send their targets.
+
+    A name is judged as a name; it is not resolved here to be judged by its addresses.
+    """
+
+    def __init__(self, service: UDPService, rules: AccessRules, on_reply: OnReply) -> None:
+        self.service, self.rules, self.on_reply = service, rules, on_reply
+        self._server: ServerLink | None = None
+        self._targets: Targets | None = None
+
+    def send(self, target: Address, payload: memoryview | bytes) -> None:
+        """Send through a server, directly, or not at all."""
+        verdict = self.rules.of_target(target.host)
+        if verdict is Verdict.PROXY:
+            if self._server is None:
+                self._server = ServerLink(self.service, self.on_reply)
+            self._server.send(target, payload)
+        elif verdict is Verdict.BYPASS:
+            if self._targets is None:
+                self._targets = Targets(
+                    self.service.loop,
+                    resolver=self.service.resolver,
+                    is_allowed=self._is_allowed,
+                    on_reply=self.on_reply,
+                    counters=self.service.counters,
+                )
+            self._targets.send(target, payload)
+        else:
+            self.service.counters["forbidden"] += 1
+
+    def close(self) -> None:
+        for way in (self._server, self._targets):
+            if way is not None:
+                way.close()
+
+    def _is_allowed(self, target: Address, ip: IPAddress) -> bool:
+        return self.rules.of_target(target.host, (ip,)) is not Verdict.BLOCK
+
+
 class SocksAssociation:
     """What a SOCKS5 UDP ASSOCIATE gets: a port of its own, for one client (RFC 1928 section 6).
 
@@ -137,7 +194,7 @@ class SocksAssociation:
         self._port = port
         self._peer: SocketAddress = None
         self._socket = DatagramSocket(service.loop, sock, self._on_datagram, service.counters)
-        self._link = ServerLink(service, self._on_reply)
+        self._link = service.open_link(self._on_reply)
         service.associations.add(self, self)
 
     def end(self) -> None:
@@ -214,7 +271,7 @@ class TunnelAssociation:
     def __init__(self, tunnel: TunnelUDP, key: Hashable, peer: SocketAddress) -> None:
         self.tunnel, self.key, self.peer = tunnel, key, peer
         self.last_active = 0.0
-        self.link = ServerLink(tunnel.service, self._on_reply)
+        self.link = tunnel.service.open_link(self._on_reply)
 
     def close(self) -> None:
         self.link.close()

@@ -8,14 +8,41 @@ more when one can.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
-from common.crypto import Cipher
+from common.crypto import Cipher, ClientStream
 from common.errors import UpstreamError
 from common.proto.address import Address
 
 logger = logging.getLogger("shadowrelay.upstreams")
+
+
+class Candidate(Protocol):
+    """Something to dial, and the stream to speak over it once it stands."""
+
+    @property
+    def address(self) -> Address: ...
+
+    @property
+    def description(self) -> str:
+        """What it is, for a sentence about its failure."""
+
+    def client_stream(
+        self, address: Address, *, clock: Callable[[], float], random: Callable[[int], bytes]
+    ) -> ClientStream: ...
+
+
+class Way(Protocol):
+    """A way to targets: ``Upstreams``, or ``Direct`` for one target."""
+
+    @property
+    def closed_without_answer(self) -> str:
+        """What it may mean when the stream ends with no answer to a request."""
+
+    def in_turn(self) -> Iterator[Candidate]: ...
+    def report_reached(self, candidate: Candidate) -> None: ...
+    def report_unreachable(self, error: UpstreamError) -> None: ...
 
 
 class Upstream(NamedTuple):
@@ -24,9 +51,23 @@ class Upstream(NamedTuple):
     address: Address
     cipher: Cipher
 
+    @property
+    def description(self) -> str:
+        return f"the server {self.address}"
+
+    def client_stream(
+        self, address: Address, *, clock: Callable[[], float], random: Callable[[int], bytes]
+    ) -> ClientStream:
+        return self.cipher.client_stream(address, clock=clock, random=random)
+
 
 class Upstreams:
     """All servers, in the order of the configuration."""
+
+    closed_without_answer = (
+        "the server closed the stream before the target answered: "
+        "the target refused, its name does not resolve, it is forbidden there, or the key is wrong"
+    )
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self._upstreams = tuple(upstreams)
@@ -39,13 +80,13 @@ class Upstreams:
         for step in range(count):
             yield self._upstreams[(first + step) % count]
 
-    def report_reached(self, upstream: Upstream) -> None:
-        """``upstream`` took a connection: start with it from now on."""
-        if self._upstreams[self._first] is not upstream:
-            self._first = self._upstreams.index(upstream)
+    def report_reached(self, candidate: Candidate) -> None:
+        """``candidate`` took a connection: start with it from now on."""
+        if self._upstreams[self._first] is not candidate:
+            self._first = next(n for n, upstream in enumerate(self._upstreams) if upstream is candidate)
         if self._unreachable:
             self._unreachable = False
-            logger.info("server %s is reached again", upstream.address)
+            logger.info("server %s is reached again", candidate.address)
 
     def report_unreachable(self, error: UpstreamError) -> None:
         """All were tried in vain; ``error`` is what the last one met."""

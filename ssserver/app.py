@@ -6,11 +6,12 @@ import functools
 import os
 import time
 
+from common.acl import AccessRules
 from common.app import RelayApp
-from common.config.schema import IPNetwork
 from common.crypto import Cipher
 from common.net.sockets import bind_datagrams, listen
-from common.proto.address import Address, IPAddress
+from common.proto.address import Address
+from ssserver.gate import Gate
 from ssserver.tcp import ServerHandler, Service
 from ssserver.udp import ServerUDP
 
@@ -23,11 +24,14 @@ class ServerApp(RelayApp):
     def open(self) -> None:
         config = self.config
         jitter = 1.0 + JITTER * os.urandom(1)[0] / 255
-        is_forbidden = functools.partial(_within, config.forbidden_ip)
+        rules: dict[str, AccessRules] = {}
         drains: dict[ServerHandler, None] = {}
         for server in config.servers:
             users = [(user.name, user.password.reveal()) for user in server.users]
             cipher = Cipher.from_password(server.method, server.password.reveal(), users)
+            if server.acl is not None and server.acl not in rules:
+                rules[server.acl] = AccessRules.load(server.acl)
+            gate = Gate(config.forbidden_ip, rules.get(server.acl or ""))
             address = server.address
             if server.mode != "udp_only":
                 service = Service(
@@ -37,7 +41,7 @@ class ServerApp(RelayApp):
                     salts=cipher.replay_filter(),
                     handshake_seconds=config.timeout * jitter,
                     segmented_header=config.segmented_header,
-                    is_forbidden=is_forbidden,
+                    gate=gate,
                     drains=drains,
                 )
                 listener = listen(address)
@@ -51,13 +55,7 @@ class ServerApp(RelayApp):
                     cipher.server_packets(clock=time.time, random=os.urandom),
                     associations=self.associations,
                     resolver=self.resolver,
-                    is_forbidden=is_forbidden,
+                    gate=gate,
                     counters=self.counters,
                 )
                 self.serve_datagrams(sock, port)
-
-
-def _within(networks: tuple[IPNetwork, ...], ip: IPAddress) -> bool:
-    """True when ``ip`` is in one of ``networks``; an IPv4-mapped address counts as the IPv4 it carries."""
-    plain = getattr(ip, "ipv4_mapped", None) or ip
-    return any(plain in network for network in networks)

@@ -19,6 +19,7 @@ from common.relay.flow import Flow, discard
 from common.relay.listener import TCPRelay
 from common.relay.stages import STAGE_ADDR, STAGE_DRAIN, STAGE_INIT, STAGE_STREAM
 from common.relay.tcprelay import TCPRelayHandler, contained
+from ssserver.gate import Gate
 
 MAX_DRAINS = 512  # rejected connections kept silent at one time; the oldest is closed for a new one
 QUIET_READS = 16  # reads that empty the kernel's buffer before a close, so that it ends in FIN, not RST
@@ -38,13 +39,13 @@ class Service:
         salts: ReplayFilter,
         handshake_seconds: float,
         segmented_header: bool,
-        is_forbidden: Callable[[IPAddress], bool],
+        gate: Gate,
         drains: dict[ServerHandler, None],
     ) -> None:
         self.cipher, self.clock, self.random, self.salts = cipher, clock, random, salts
         self.handshake_seconds = handshake_seconds
         self.segmented_header = segmented_header
-        self.is_forbidden = is_forbidden
+        self.gate = gate
         self.drains = drains
 
 
@@ -60,11 +61,17 @@ class ServerHandler(TCPRelayHandler):
             random=service.random,
             salts=service.salts,
             segmented=service.segmented_header,
-            peer=peer.rpartition(":")[0],
+            peer=_host(peer),
         )
 
     def handshake_seconds(self) -> float:
         return self.service.handshake_seconds
+
+    def start(self) -> None:
+        super().start()
+        if not self.service.gate.admits(_host(self.peer)):
+            self.relay.counters["not_admitted"] += 1
+            self._drain()
 
     # -- the prologue ----------------------------------------------------------------------------
 
@@ -78,6 +85,8 @@ class ServerHandler(TCPRelayHandler):
         logger.debug("%s%s wants %s", self.peer, _called(self.session.user), target)
         if target.port == 0:
             self._refuse(target, ConnectFailed("port 0 cannot be connected to"))
+        elif self.service.gate.refuses(target.host):
+            self._refuse(target, TargetForbidden("it is forbidden (see acl)"))
         else:
             self.resolve(target)
 
@@ -85,9 +94,11 @@ class ServerHandler(TCPRelayHandler):
         self.destroy()  # whoever leaves before it authenticated hears nothing
 
     def on_addresses(self, addresses: Sequence[IPAddress]) -> Sequence[IPAddress]:
-        allowed = [ip for ip in addresses if not self.service.is_forbidden(ip)]
+        target = self.target
+        assert target is not None
+        allowed = [ip for ip in addresses if self.service.gate.allows(target, ip)]
         if not allowed:
-            raise TargetForbidden(f"{addresses[0]} is forbidden (see forbidden_ip)")
+            raise TargetForbidden(f"{addresses[0]} is forbidden (see forbidden_ip and acl)")
         return allowed
 
     def on_connected(self) -> None:
@@ -164,6 +175,10 @@ class ServerHandler(TCPRelayHandler):
     def destroy(self) -> None:
         self.service.drains.pop(self, None)
         super().destroy()
+
+
+def _host(peer: str) -> str:
+    return peer.rpartition(":")[0]
 
 
 def _called(user: str | None) -> str:

@@ -1,7 +1,7 @@
 """``EchoApp``: an app that listens for real and sends back what it gets, and a program around it.
 
 ``python -m tests.echo_app sslocal …`` behaves like ``sslocal …`` up to the app. It listens on the
-configuration's ``local`` address and logs a DEBUG line per piece echoed. ``$ECHO_FAULT`` makes it
+configuration's first local and logs a DEBUG line per piece echoed. ``$ECHO_FAULT`` makes it
 misbehave: "start" raises in ``start``, "run" in the loop's first step.
 """
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("shadowrelay.echo")
 
 
 class EchoApp:
-    """Echoes on ``config.local``; the loop ends when it has drained."""
+    """Echoes on the first local; the loop ends when it has drained."""
 
     def __init__(self, config: Config, loop: EventLoop | None = None) -> None:
         self.config = config
@@ -38,7 +38,7 @@ class EchoApp:
     def start(self) -> None:
         if os.environ.get("ECHO_FAULT") == "start":
             raise ValueError("a fault on purpose")
-        self.listener = listen(self.config.local)
+        self.listener = listen(self.config.locals[0].address)
         self.loop.watch(self.listener, READ, 0, self)
         if os.environ.get("ECHO_FAULT") == "run":
             self.loop.step = None

@@ -73,6 +73,11 @@ class Namespace:
     def ip(self, *argv: str) -> str:
         return _run("ip", "-n", self.name, *argv)
 
+    def set(self, setting: str, value: str) -> None:
+        """Set ``net/…`` of sysctl(8)."""
+        with self.entered():
+            Path(f"/proc/sys/net/{setting}").write_text(value)
+
     def filter(self, rules: str) -> None:
         """Load ``rules`` of nftables, and none but those."""
         self.run("nft", "-f", "-", stdin=f"flush ruleset\n{rules}")
@@ -145,11 +150,10 @@ def documented(heading: str, language: str, **definitions: object) -> str:
 def _wire(net: Topology) -> None:
     client, router, world = net.client, net.router, net.world
     for host in (client, router, world):
-        with host.entered():
-            Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
+        host.set("ipv6/conf/default/accept_dad", "0")
         host.ip("link", "set", "lo", "up")
-    with router.entered():  # a gateway's usual caution, which transparent proxying has to get along with
-        Path("/proc/sys/net/ipv4/conf/all/rp_filter").write_text("1")
+    # A gateway's usual caution, which transparent proxying has to get along with.
+    router.set("ipv4/conf/all/rp_filter", "1")
     router.ip("link", "add", LAN_INTERFACE, "type", "veth", "peer", "name", "lan0", "netns", client.name)
     router.ip("link", "add", "wan0", "type", "veth", "peer", "name", "wan0", "netns", world.name)
     _assign(client, "lan0", CLIENT)

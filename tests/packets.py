@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from base64 import b64encode
 from typing import Any
 
@@ -10,11 +11,16 @@ from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
-from common.crypto import Cipher, Family, Method
+from common.crypto import METHODS, Cipher, Family, Method
 from common.crypto.identity import packet_hash, psk_hash
-from tests.streams import clock, password_for
+from common.crypto.methods import keys_from_password
+from common.crypto.ss2022_packet import Form, new_form
+from common.proto.address import encode_address
+from tests.streams import NOW, TARGET, clock, password_for
 
 PEER = ("198.51.100.9", 4321)
+ADDRESS = encode_address(TARGET)
+SESSION = b"session!"  # an id
 
 
 class Clock:
@@ -75,3 +81,44 @@ def relayed_packet(wire: bytes, key: bytes, next_key: bytes) -> bytes:
     header = decrypt_block(key, wire[:16])
     assert packet_hash(lambda block: decrypt_block(key, block), header, wire[16:32]) == psk_hash(next_key)
     return encrypt_block(next_key, header) + wire[32:]
+
+
+def own_form(name: str) -> Form:
+    """The form of packets for the key of ``cipher_for``."""
+    method = METHODS[name]
+    return new_form(method, keys_from_password(method, password_for(method)))
+
+
+def request(
+    name: str,
+    packet_id: int = 0,
+    *,
+    session: bytes = SESSION,
+    kind: int = 0,
+    time: int = int(NOW),
+    padding_size: int = 0,
+    rest: bytes = ADDRESS + b"hello",
+) -> bytes:
+    """A SIP022 request written out; ``rest`` is all behind the padding length."""
+    form = own_form(name)
+    body = struct.pack(">BQH", kind, time, padding_size) + rest
+    header = session + packet_id.to_bytes(8, "big")
+    return form.seal(form.session(session), header, body, os.urandom)
+
+
+def response(
+    name: str,
+    client: Any,
+    packet_id: int = 0,
+    *,
+    session: bytes = SESSION,
+    kind: int = 1,
+    time: int = int(NOW),
+    answers: bytes | None = None,
+) -> bytes:
+    """A SIP022 response written out; it answers the client's session, or another."""
+    form = own_form(name)
+    answers = client._sender.session_id if answers is None else answers
+    body = struct.pack(">BQ8sH", kind, time, answers, 0) + ADDRESS + b"hello"
+    header = session + packet_id.to_bytes(8, "big")
+    return form.seal(form.session(session), header, body, os.urandom)

@@ -93,6 +93,7 @@ _POSIX = {
     "xdigit": _DIGITS | mask_of("abcdefABCDEF"),
 }
 
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_-]|\\[.-])+(?![*+?{])")  # most of most expressions, for speed
 _QUANTIFIER = re.compile(r"[*+?]|\{([0-9]{1,4})(,)?([0-9]{1,4})?\}")
 _GROUP = re.compile(r"\(\?(?:[imsuU]*(?:-[imsuU]+)?:|P?<[A-Za-z_]\w{0,31}>|'[A-Za-z_]\w{0,31}')", re.ASCII)
 _FLAGS = re.compile(r"\(\?[imsuU]*(?:-[imsuU]+)?\)")
@@ -192,8 +193,10 @@ class _Parser:
     def sequence(self, depth: int) -> Node:
         items: list[Node] = []
         while self.at < len(self.text) and self.text[self.at] not in "|)":
-            flags = _FLAGS.match(self.text, self.at)
-            if flags:
+            if plain := _PLAIN.match(self.text, self.at):
+                items += [Chars(1 << ord(each)) for each in plain[0].replace("\\", "").lower()]
+                self.at = plain.end()
+            elif flags := _FLAGS.match(self.text, self.at):
                 self.at = flags.end()
             else:
                 items.append(self.repeated(self.atom(depth)))

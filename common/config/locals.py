@@ -11,7 +11,7 @@ The surprise: ``socks`` means HTTP as well, as it does for shadowsocks-rust; onl
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,15 +20,21 @@ from common.config.credentials import AUTH_KEYS, read_credentials
 from common.config.keys import LOCAL, is_disabled, read_section
 from common.config.listeners import Listeners
 from common.config.passwords import Passwords
-from common.config.place import Place, PlaceReader, is_unix
+from common.config.place import Place, PlaceReader
 from common.config.rules import RuleFiles
 from common.config.schema import DEFAULT_LOCAL, Local, LocalProtocol, Mode, TCPRedir, UDPRedir
+from common.config.target import (
+    DNS_KEYS,
+    DNS_PORT,
+    TUNNEL_TARGETS,
+    dns_target,
+    read_local_dns,
+    tunnel_target,
+)
 from common.config.tree import Node, Report
-from common.proto.address import Address, parse_ip
+from common.proto.address import Address
 
 Section = Mapping[str, Node]
-
-DNS_PORT = 53
 
 _IS_LINUX = sys.platform == "linux"
 
@@ -43,17 +49,13 @@ _PROTOCOLS: Mapping[str, LocalProtocol] = {
 }
 _OTHER_PROTOCOLS = ("tun", "fake-dns")
 _FRONTS = ("mixed", "http")
-_TUNNEL_TARGETS = ("target", "forward_address", "tunnel_address")
-_DNS_TARGETS = ("target", "remote_dns_address")
-_DNS_KEYS = ("remote_dns_address", "remote_dns_port", "local_dns_address", "local_dns_port")
-
 # Keys that say something about some protocols only.
 _ONLY_FOR = {
     "target": ("tunnel", "dns"),
     "forward_address": ("tunnel",),
     "forward_port": ("tunnel",),
     "tunnel_address": ("tunnel",),
-    **dict.fromkeys(_DNS_KEYS, ("dns",)),
+    **dict.fromkeys(DNS_KEYS, ("dns",)),
     "local_udp_address": ("tunnel", "redir"),
     "local_udp_port": ("tunnel", "redir"),
     "tcp_redir": ("redir",),
@@ -88,38 +90,38 @@ class LocalReader:
 
     def read(self, file: Section, top: Section, root: Node) -> tuple[Local, ...]:
         """Return every local that is not disabled. ``top`` is ``file`` with the flags over it."""
-        entries = self._entries(top.get("locals"))
         place = self._places.read((file, self._flags))
+        is_said = place.port is not None or place.path is not None or bool(self._flags.keys() & _OWN)
         found: list[Local] = []
-        if "locals" not in top or place.port is not None or place.path or self._flags.keys() & _OWN:
+        if is_said or "locals" not in top:
             found += self._read_top(top, place, root)
-        elif entries:
-            unused = _OWN.difference(_DNS_KEYS) if "dns_address" in top else _OWN
-            for key in sorted(file.keys() & unused):
-                self._report.warn(file[key], "ignored: beside `locals` it takes a `local_port` here, too")
-        else:
-            self._report.problem(top["locals"], "holds no local that is not disabled")
         if "tunnel_remote" in top:
             found += self._read_tunnel_remote(top, place)
         if "dns_address" in top:
             found += self._read_dns_address(top)
-        for entry in entries:
-            found += self._read_entry(entry, top)
+        if "locals" in top:
+            found += self._read_entries(top, is_said)
         return tuple(found)
 
-    def _entries(self, node: Node | None) -> list[Node]:
-        if node is None:
-            return []
+    def _read_entries(self, top: Section, has_own: bool) -> Iterator[Local]:
+        node = top["locals"]
         if not isinstance(node.value, list):
             self._report.problem(node, f"expected a list, got {node.kind}")
-            return [node]
-        return [entry for entry in node.value if not is_disabled(entry)]
+            return
+        entries = [entry for entry in node.value if not is_disabled(entry)]
+        if not entries and not has_own:
+            self._report.problem(node, "holds no local that is not disabled")
+        unused = _OWN.difference(DNS_KEYS) if "dns_address" in top else _OWN
+        for key in () if has_own else sorted(top.keys() & unused):
+            self._report.warn(top[key], "ignored: beside `locals` it takes a `local_port` here, too")
+        for entry in entries:
+            yield from self._read_entry(entry, top)
 
     def _read_top(self, top: Section, place: Place, root: Node) -> Iterator[Local]:
         own = {key: node for key, node in top.items() if key in (*_OWN, *AUTH_KEYS, "mode", "acl")}
         protocol = self._protocol(own)
         if "dns_address" in top and protocol != "dns":
-            own = {key: node for key, node in own.items() if key not in _DNS_KEYS}
+            own = {key: node for key, node in own.items() if key not in DNS_KEYS}
         if "locals" in top and protocol not in _FRONTS:
             own = {key: node for key, node in own.items() if key not in AUTH_KEYS}  # it is for the others
         if protocol is not None:
@@ -139,15 +141,16 @@ class LocalReader:
         yield from self._read_local(protocol, defaults | own | self._forced, self._places.read((own,)), entry)
 
     def _read_tunnel_remote(self, top: Section, place: Place) -> Iterator[Local]:
-        port = values.port(top["tunnel_port"], self._report) or 0 if "tunnel_port" in top else DNS_PORT
+        port = (values.port(top["tunnel_port"], self._report) or 0) if "tunnel_port" in top else DNS_PORT
         node = top["tunnel_remote"]
-        section = {"target": node, "forward_port": top.get("tunnel_remote_port", _default_port(node))}
+        default = node.child("port", DNS_PORT, str(DNS_PORT))
+        section = {"target": node, "forward_port": top.get("tunnel_remote_port", default)}
         section |= {key: top[key] for key in ("mode", "acl") if key in top}
         yield from self._read_local("tunnel", section, Place(place.host, port, None, node), node)
 
     def _read_dns_address(self, top: Section) -> Iterator[Local]:
         node = top["dns_address"]
-        section = {key: top[key] for key in (*_DNS_KEYS, "acl") if key in top} | self._forced
+        section = {key: top[key] for key in (*DNS_KEYS, "acl") if key in top} | self._forced
         place = self._places.read(({"local_address": node},))
         yield from self._read_local("dns", section, place, node)
 
@@ -160,12 +163,10 @@ class LocalReader:
         self._check_keys(protocol, section, whole)
         target = local_dns = None
         if protocol == "tunnel":
-            missing = "has no target: set `forward_address` and `forward_port`, or `target: host:port`"
-            target = self._target(section, _TUNNEL_TARGETS, "forward_port", None, missing, whole)
+            target = tunnel_target(section, whole, self._report)
         elif protocol == "dns":
-            missing = "has no resolver to ask through the server: set `remote_dns_address`, or `target`"
-            target = self._target(section, _DNS_TARGETS, "remote_dns_port", DNS_PORT, missing, whole)
-            local_dns = self._local_dns(section)
+            target = dns_target(section, whole, self._report)
+            local_dns = read_local_dns(section, self._report)
         local = Local(
             address=self._address(protocol, place, whole),
             protocol=protocol,
@@ -188,7 +189,7 @@ class LocalReader:
         """Return the protocol, which an address to lead to can imply; None when it is a problem."""
         node = section.get("protocol")
         if node is None:
-            return "tunnel" if section.keys() & set(_TUNNEL_TARGETS) else "mixed"
+            return "tunnel" if section.keys() & set(TUNNEL_TARGETS) else "mixed"
         protocol = _PROTOCOLS.get(node.text)
         if protocol is not None:
             return protocol
@@ -217,45 +218,6 @@ class LocalReader:
             self._report.problem(node, why)
             mode = None
         return "tcp_only" if tcp_only else mode or "tcp_and_udp"
-
-    def _target(
-        self,
-        section: Section,
-        names: Iterable[str],
-        port_name: str,
-        default_port: int | None,
-        missing: str,
-        whole: Node,
-    ) -> Address | None:
-        node = next((section[name] for name in names if name in section), None)
-        if node is None:
-            self._report.problem(whole, missing)
-            return None
-        host, port = values.host_and_port(node, section.get(port_name), self._report)
-        if port is None and port_name not in section:
-            port = default_port
-        if host is not None and port:
-            return Address(host, port)
-        if values.number(node) is not None:
-            self._report.problem(node, "expected host:port")
-        elif port == 0:
-            self._report.problem(section.get(port_name, node), "expected a port from 1 to 65535, got 0")
-        elif host is not None and port_name not in section:
-            self._report.problem(node, "has no port: write host:port")
-        return None
-
-    def _local_dns(self, section: Section) -> Address | None:
-        node = section.get("local_dns_address")
-        if node is None:
-            return None
-        if is_unix(node):
-            self._report.warn(node, "understood, not supported: the system's resolver is asked")
-            return None
-        host, port = values.host_and_port(node, section.get("local_dns_port"), self._report)
-        if host is None or parse_ip(host) is None or port == 0:
-            self._report.problem(node, "expected the IP address of a DNS server")
-            return None
-        return Address(host, port or DNS_PORT)
 
     def _tcp_redir(self, section: Section) -> TCPRedir:
         if "tcp_redir" in section:
@@ -300,7 +262,3 @@ class LocalReader:
         if local.protocol in _FRONTS and not local.auth and not is_loopback:
             sentence = f"anyone who can reach {local} can use it: set `auth`, or listen on 127.0.0.1"
             self._report.warn(node, sentence)
-
-
-def _default_port(node: Node) -> Node:
-    return node.child("port", DNS_PORT, str(DNS_PORT))

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from common.errors import ConfigError
 from common.proto.address import Address
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -149,22 +148,6 @@ class Config:
     verbosity: int = 0
 
     warnings: tuple[str, ...] = ()
-
-    @property
-    def local(self) -> Address:
-        """The address of the first HTTP and SOCKS port."""
-        return self._first_front().address
-
-    @property
-    def auth(self) -> tuple[Credential, ...]:
-        """The users of that port."""
-        return self._first_front().auth
-
-    def _first_front(self) -> Local:
-        for each in self.locals:
-            if each.protocol in ("mixed", "http") and each.path is None:
-                return each
-        raise ConfigError([f"{self.source}: there is no port for HTTP and SOCKS"])
 
     def describe(self) -> Iterator[str]:
         """Yield the whole configuration as printable ``key: value`` lines, without any password."""

@@ -97,7 +97,7 @@ class Cipher:
         self._keyring: Keyring  # of SIP004
         self._form: Form  # of SIP022, and the next
         self._lookup: SoleUser | UserTable
-        # Of SIP004, all packets that either end has sent and taken. Two: an echo is not for its sender only.
+        # Of SIP004: the salts of all packets sent and taken, for each end that it may be.
         self._client_salts, self._server_salts = RecentSalts(), RecentSalts()
         if method.family is Family.SIP004:
             self._keyring = Keyring(method, self._members)

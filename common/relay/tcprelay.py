@@ -19,7 +19,7 @@ from typing import Any
 from common.errors import ConnectTimeout, HandshakeTimeout, RelayError, UpstreamError, reply_for
 from common.net.dialer import Dial, dial
 from common.net.loop import READ
-from common.net.resolver import Query, Resolver
+from common.net.resolver import Query, ResolveCallback, Resolver
 from common.net.timers import Timer
 from common.proto.address import Address, IPAddress
 from common.relay.flow import Flow, Side, Transform, discard
@@ -127,11 +127,15 @@ class TCPRelayHandler:
 
     def resolve(self, target: Address) -> None:
         """ADDR or CONNECTING → DNS: look up ``target``, then connect to it."""
+        self.target = target
+        self.look_up(target.host, self._on_resolved)
+
+    def look_up(self, host: str, callback: ResolveCallback) -> None:
+        """To DNS: the client waits until ``callback`` has what the resolver finds, which may be at once."""
         self.local.want(self.local.events & ~READ)
         self.advance(STAGE_DNS)
-        self.target = target
         self.disarm()
-        query = self.resolver.resolve(target.host, self._on_resolved)
+        query = self.resolver.resolve(host, callback)
         if query is not None:  # else it was answered already, and ``self.query`` may be the next one by now
             self.query = query
 

@@ -110,6 +110,7 @@ def test_what_is_passed_on_and_not_kept(world, case):
     message, answer = NOT_KEPT[case]
     for _ in range(2):
         assert world.ask_and_answer(message, answer) == answer
+    assert not len(world.dns._cache), "nor does it take anybody's place"
 
 
 def test_an_answer_is_for_one_kind_of_question(world):

@@ -67,6 +67,7 @@ def test_silence_is_a_reason_to_take_another_link(world):
     assert world.loop.statistics()["watched"] == 3
     world.pass_time(RESEND_AFTER)
     assert world.loop.statistics()["watched"] == 2, "the old one closes when its last question ends"
+    assert len(world.asked()) == 1
     _, (again,) = world.ask(query("again"))
     assert again.link == asked.link, "and its other losses are nothing against the new one"
 

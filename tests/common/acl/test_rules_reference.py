@@ -109,7 +109,7 @@ texts = st.builds(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(texts, hosts | addresses, st.lists(addresses, max_size=3))
 def test_every_answer_is_the_references(text, target, resolved):
     rules, reference = AccessRules.parse(text, "rules.acl"), Reference(text)
@@ -124,7 +124,7 @@ def test_every_answer_is_the_references(text, target, resolved):
         assert rules.is_outbound_blocked(target, address) == reference.is_blocked(target, [address])
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(texts, hosts, st.lists(addresses, min_size=1, max_size=3))
 def test_a_name_that_needs_no_addresses_is_changed_by_them_only_to_blocked(text, host, resolved):
     rules = AccessRules.parse(text, "rules.acl")
@@ -132,7 +132,7 @@ def test_a_name_that_needs_no_addresses_is_changed_by_them_only_to_blocked(text,
         assert rules.of_target(host, resolved) in (rules.of_target(host), Verdict.BLOCK)
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(texts, hosts, addresses)
 def test_what_is_blocked_at_once_is_blocked_at_every_address(text, host, address):
     rules = AccessRules.parse(text, "rules.acl")

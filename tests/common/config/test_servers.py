@@ -2,61 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-from pathlib import Path
-
 import pytest
 
-from common.config.keys import TOP, read_section
-from common.config.passwords import Passwords
-from common.config.schema import Secret, Server
-from common.config.servers import ServerReader
-from common.config.ss_url import ServerLink, build_ss_url
-from common.config.tree import Report, node_from
-from common.errors import ConfigError
-from common.proto.address import Address
-
-GCM = "aes-256-gcm"
-KEYED = "2022-blake3-aes-256-gcm"
-KEY = base64.b64encode(bytes(range(32))).decode()
-PW = "not a secret"
-
-
-def link(host="l.example", port=99, method=GCM, password=PW, plugin="", tag="tag"):
-    return build_ss_url(ServerLink(Address(host, port), method, Secret(password), plugin, tag=tag))
-
-
-def load(content, role="sslocal", flags=None, unencrypted=False):
-    """Return servers, warnings; raises ConfigError."""
-    report = Report()
-    root = node_from(content, "c", "")
-    top = read_section(root, TOP, role, report)
-    forced = {key: node_from(value, "", f"flag {key}") for key, value in (flags or {}).items()}
-    reader = ServerReader(role, report, Passwords(report, {}, Path()), forced=forced, unencrypted=unencrypted)
-    servers = reader.read({**top, **forced}, root)
-    report.raise_problems()
-    return list(servers), [warning.removeprefix("c: ") for warning in report.warnings]
-
-
-def servers(content, *args, **options):
-    found, warnings = load(content, *args, **options)
-    assert warnings == []
-    return found
-
-
-def problems(content, *args, **options):
-    with pytest.raises(ConfigError) as caught:
-        load(content, *args, **options)
-    return [problem.removeprefix("c: ") for problem in caught.value.problems]
-
-
-def top(**content):
-    return {"server": "h", "server_port": 1, "method": GCM, "password": PW, **content}
-
-
-def server(host="h", port=1, method=GCM, password=PW, name=""):
-    return Server(Address(host, port), method, Secret(password), name)
-
+from tests.server_entries import GCM, KEY, KEYED, PW, link, load, problems, server, servers, top
 
 # ---- one section ----
 
@@ -230,13 +178,6 @@ def test_an_entry_hides_either_kind_of_password(tmp_path):
     assert servers({"password": "change-me", "servers": [entry]}) == [server("a")]
 
 
-def test_modes_of_entries():
-    entries = [
-        {"server": "a:1", "method": GCM, "password": PW, "mode": mode} for mode in ("tcp_and_udp", "udp_only")
-    ]
-    assert problems({"servers": entries}) == ["servers[1].mode: UDP is not supported yet"]
-
-
 def test_port_password_row_S10():
     """S10: 2,000 ports, each its own server."""
     content = {
@@ -276,15 +217,19 @@ def test_port_password_problems():
 
 
 def test_two_listeners_on_one_address():
-    assert problems(top(servers=[{"server": "h:1"}]), "ssserver") == ["two servers listen on h:1"]
-    assert len(servers(top(servers=[{"server": "h:1"}]))) == 2
+    content = top(servers=[{"server": "h:1"}, {"server": "h:1", "mode": "udp_only"}], mode="tcp_only")
+    assert problems(content, "ssserver") == ["servers[0].server: a second listener on TCP h:1"]
+    assert len(servers(content)) == 3
     assert len(servers(top(server="127.0.0.1:0", servers=[{"server": "127.0.0.1:0"}]), "ssserver")) == 2
 
 
-def test_a_chain_of_keys():
+def test_a_chain_of_keys_is_for_clients():
     content = top(method=KEYED, password=f"{KEY}:{KEY}")
     assert servers(content) == [server(method=KEYED, password=f"{KEY}:{KEY}")]
-    assert load(content, "ssserver")[1] == ["server h:1: of a chain of keys, only the last is used"]
+    said = "a chain of keys is for clients: give one key, and list `users`"
+    assert problems(content, "ssserver") == [f"password: {said}"]
+    chain = link(method=KEYED, password=f"{KEY}:{KEY}")
+    assert problems({"servers": [chain]}, "ssserver") == [f"servers[0].password: {said}"]
 
 
 # ---- flags ----

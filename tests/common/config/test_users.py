@@ -14,6 +14,7 @@ from common.crypto.methods import find_method
 from common.errors import ConfigError
 
 GCM = find_method("aes-256-gcm")
+GENKEY = "run `ssserver genkey -m aes-256-gcm` and put its output here"
 KEYED = find_method("2022-blake3-aes-128-gcm")
 
 
@@ -96,11 +97,11 @@ def test_methods_without_users(method, expected):
         ([{"name": "a"}], "users[0]: password is missing: set `password` or `password_file`"),
         (
             [{"name": "a", "password": "password"}],
-            "users[0].password: is a placeholder: run `ssserver genkey -m aes-256-gcm` and put its output here",
+            f"users[0].password: is a placeholder: {GENKEY}",
         ),
         (
             {"a": ""},
-            "users: is empty: run `ssserver genkey -m aes-256-gcm` and put its output here",
+            f"users: is empty: {GENKEY}",
         ),
         ({"a": ["hunter2"]}, "users: expected text, got a list; put it in quotes"),
         ({"": "x"}, "users: a name has 1 to 255 printable characters"),

@@ -1,12 +1,13 @@
-"""``none``: the address, then bytes as they are."""
+"""``none``: the address, then bytes as they are; in a packet, the address in front of each."""
 
 from __future__ import annotations
 
 import pytest
 
-from common.crypto.plain import PlainClient, PlainServer
+from common.crypto.plain import PlainClient, PlainClientPackets, PlainServer, PlainServerPackets
 from common.errors import BadRequest, ProtocolError, Truncated
 from common.proto.address import Address, encode_address
+from tests.packets import PEER
 from tests.streams import TARGET, Accepting
 from tests.wire import every_way
 
@@ -55,3 +56,34 @@ def test_what_is_no_address(wire):
 def test_an_address_without_wire_form():
     with pytest.raises(BadRequest):
         PlainClient(Address("", 80))
+
+
+@pytest.mark.parametrize("payload", [b"", b"hello", bytes(65_507)])
+@pytest.mark.parametrize("target", TARGETS)
+def test_packets_both_ways(target, payload):
+    client, server = PlainClientPackets(), PlainServerPackets()
+    wire = client.seal(target, memoryview(payload))
+    assert wire == encode_address(target) + payload
+    session, found, got = server.open(memoryview(wire), PEER)
+    assert (found, got) == (target, payload)
+    assert (session.key, session.user) == (PEER, None)
+    assert client.open(session.seal(target, payload)) == (target, payload)
+    server.forget(session)
+    assert server.open(wire, PEER)[0].key == session.key
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_packets_cut_short(target):
+    client, server = PlainClientPackets(), PlainServerPackets()
+    wire = client.seal(target, b"")
+    for end in range(len(wire)):
+        with pytest.raises(ProtocolError):
+            server.open(wire[:end], PEER)
+        with pytest.raises(ProtocolError):
+            client.open(wire[:end])
+
+
+def test_nobody_is_told_apart():
+    server = PlainServer()
+    server.accept(PlainClient(TARGET).first(b""))
+    assert server.user is None

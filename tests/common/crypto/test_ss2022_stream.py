@@ -38,17 +38,21 @@ def client_of(vector):
 
 
 def server_of(vector, *random, salts=None, segmented=True):
-    """A server with the user's key alone."""
-    cipher = Cipher(METHODS[vector["method"]], (unhex(vector["upsk"]),))
+    """The last server of the chain: with users if there is one, with the user's key alone if not."""
+    method, upsk = METHODS[vector["method"]], unhex(vector["upsk"])
+    cipher = Cipher(method, (upsk,))
+    if vector.get("ipsks"):
+        users = (("bob", bytes(method.key_size)), ("alice", upsk))
+        cipher = Cipher(method, (unhex(vector["ipsks"][-1]),), users)
     return cipher.server_stream(
         clock=clock, random=Script(*random), salts=salts or Filter(), segmented=segmented
     )
 
 
-def without_identity(vector):
-    """The request as it reaches the server behind the relays: each took its block off."""
+def behind_relays(vector):
+    """The request as it reaches that server: each relay before it took its block off."""
     wire, salt_size = unhex(vector["request"]["wire"]), METHODS[vector["method"]].salt_size
-    return wire[:salt_size] + wire[salt_size + 16 * len(vector["ipsks"]) :]
+    return wire[:salt_size] + wire[salt_size + 16 * max(0, len(vector["ipsks"]) - 1) :]
 
 
 @pytest.mark.parametrize("vector", VECTORS["sip022_tcp"], ids=vector_id)
@@ -62,21 +66,23 @@ class TestVectors:
     def test_server_takes_the_request(self, vector):
         request, expected = vector["request"], (address_of(vector), unhex(vector["initial_payload"]))
         second = unhex(request["second_chunk_plain"])
-        wire = without_identity(vector)
+        wire = behind_relays(vector)
         first = wire[: -len(unhex(request["wire_chunks"][1]))]
         outcome = every_way(lambda: Accepting(server_of(vector)), first, trailing=b"")
         assert (outcome.result, outcome.rest) == expected
         assert server_of(vector, segmented=False).accept(wire) == (expected[0], expected[1] + second)
         for parts in pieces(wire[len(first) :]):
             server = server_of(vector, segmented=False)
+            assert server.user is None
             assert server.accept(first) == expected
+            assert server.user == ("alice" if vector["ipsks"] else None)
             assert copied(server.open, parts) == second
             server.eof()
 
     def test_server_sends_the_response(self, vector):
         response = vector["response"]
         server = server_of(vector, unhex(response["salt"]))
-        server.accept(without_identity(vector))
+        server.accept(behind_relays(vector))
         payloads = unhex(response["first_payload"]), unhex(response["second_payload"])
         assert [bytes(server.seal(payload)).hex() for payload in payloads] == response["wire_chunks"]
 

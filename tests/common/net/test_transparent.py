@@ -7,7 +7,6 @@ import ipaddress
 import re
 import socket
 import struct
-from pathlib import Path
 
 import pytest
 
@@ -324,7 +323,9 @@ def test_nothing_goes_past_a_relay_that_is_down(net, tproxy, version, kind, orig
         if kind == socket.SOCK_DGRAM:
             sock.send(b"ping")
         wait_until(
-            lambda: re.search(r"counter packets [1-9]\d* bytes \d+ drop", net.router.run("nft", "list", "ruleset")),
+            lambda: re.search(
+                r"counter packets [1-9]\d* bytes \d+ drop", net.router.run("nft", "list", "ruleset")
+            ),
             what="a dropped packet",
         )
 
@@ -332,8 +333,8 @@ def test_nothing_goes_past_a_relay_that_is_down(net, tproxy, version, kind, orig
 @both_families
 def test_local_is_what_a_host_has(net, tproxy, version):
     """And not what ``ip_nonlocal_bind`` lets it bind, or the route for marked packets takes in."""
+    net.router.set(f"ipv{version}/ip_nonlocal_bind", "1")
     with net.router.entered():
-        Path(f"/proc/sys/net/ipv{version}/ip_nonlocal_bind").write_text("1")
         assert is_local(ipaddress.ip_address(ROUTER[version]))
         assert is_local(ipaddress.ip_address(ROUTER_WAN[version]))
         for other in (CLIENT, SERVER, TARGET):

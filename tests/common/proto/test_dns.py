@@ -98,7 +98,13 @@ def test_what_does_not_change_the_answer_is_not_asked(same):
 
 
 @pytest.mark.parametrize(
-    "same", [query(edns=opt(512)), query(edns=opt(options=b"\0\x08\0\4\0\1\x18\0")), query(edns=opt(rcode=9))]
+    "same",
+    [
+        query(edns=opt(512)),
+        query(edns=opt(options=b"\0\x08\0\4\0\1\x18\0")),
+        query(edns=opt(rcode=9)),
+        query(edns=opt()[:-4] + b"\x7f\xff\0\0"),
+    ],
 )
 def test_edns_is_asked_in_our_own_way(same):
     assert parse_query(same).asked == parse_query(query(edns=opt())).asked
@@ -160,7 +166,7 @@ NOT_QUERIES = {
     "an authority": (header(1, 0, 1, 0) + question() + soa(), ProtocolError),
     "two OPT records": (header(1, 0, 0, 2) + question() + opt() * 2, ProtocolError),
     "a signature": (header(1, 0, 0, 1) + question() + record(TSIG, 0, b"", owner=b"\0"), ProtocolError),
-    "an OPT record with a name": (header(1, 0, 0, 1) + question() + b"\1" + opt(), ProtocolError),
+    "an OPT record with a name": (header(1, 0, 0, 1) + question() + b"\1" + opt()[1:], ProtocolError),
     "EDNS of a later version": (query(edns=opt(version=1)), VersionNotSupported),
     "IQUERY": (query(flags=0x0800), Unsupported),
     "NOTIFY": (query(flags=0x2000), Unsupported),

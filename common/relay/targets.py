@@ -1,0 +1,127 @@
+"""``Targets``: plain datagrams to any number of targets, for one client.
+
+    send(target, payload) ──► name resolved ──► allowed? ──► socket of its family ──► target
+    on_reply(source, payload) ◄──────────────── anything that reaches those sockets ◄──
+
+There is one unconnected socket per address family, so every target sees the same source port and
+anybody may answer it (endpoint-independent mapping, RFC 4787 section 4.1). Every target is resolved
+and held against the rules by itself, and what is sent to is the address that was checked.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+from common.errors import UpstreamError
+from common.net.loop import EventLoop
+from common.net.resolver import Query, Resolver
+from common.proto.address import Address, IPAddress
+from common.relay.datagrams import DatagramSocket, SocketAddress
+
+MAX_ROUTES = 64  # targets of which the checked address is remembered
+ROUTE_SECONDS = 60.0
+MAX_WAITING = 16  # datagrams that wait for names
+
+IsAllowed = Callable[[Address, IPAddress], bool]
+OnReply = Callable[[Address, memoryview | bytes], None]
+
+logger = logging.getLogger("shadowrelay.udp")
+
+
+class Targets:
+    """The sockets and the checked addresses of one client's targets.
+
+    ``is_allowed(target, ip)`` judges each address of a target; the first allowed one is used.
+    """
+
+    __slots__ = (
+        "_queries",
+        "_routes",
+        "_sockets",
+        "_waiting",
+        "counters",
+        "is_allowed",
+        "loop",
+        "on_reply",
+        "resolver",
+    )
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        *,
+        resolver: Resolver,
+        is_allowed: IsAllowed,
+        on_reply: OnReply,
+        counters: Counter[str],
+    ) -> None:
+        self.loop, self.resolver, self.is_allowed = loop, resolver, is_allowed
+        self.on_reply, self.counters = on_reply, counters
+        self._sockets: dict[int, DatagramSocket] = {}
+        self._routes: dict[Address, tuple[IPAddress, float]] = {}
+        self._queries: set[Query] = set()
+        self._waiting = 0
+
+    def send(self, target: Address, payload: memoryview | bytes) -> bool:
+        """Send one datagram, now or when its name is resolved; False when it was dropped."""
+        route = self._routes.get(target)
+        if route is not None and route[1] > self.loop.now:
+            return self._send_to(route[0], target.port, payload)
+        if target.port == 0 or self._waiting >= MAX_WAITING:
+            self.counters["udp_dropped"] += 1
+            return False
+        self._waiting += 1
+        mine: list[Query] = []
+        query = self.resolver.resolve(target.host, partial(self._on_resolved, target, bytes(payload), mine))
+        if query is not None:
+            mine.append(query)
+            self._queries.add(query)
+        return True
+
+    def close(self) -> None:
+        for query in self._queries:
+            query.cancel()
+        self._queries.clear()
+        for sock in self._sockets.values():
+            sock.close()
+        self._sockets.clear()
+
+    def _on_resolved(
+        self,
+        target: Address,
+        payload: bytes,
+        mine: list[Query],
+        addresses: tuple[IPAddress, ...],
+        error: UpstreamError | None,
+    ) -> None:
+        self._waiting -= 1
+        self._queries.difference_update(mine)
+        allowed = next((ip for ip in addresses if self.is_allowed(target, ip)), None)
+        if allowed is None:
+            self.counters["udp_dropped" if error is not None else "forbidden"] += 1
+            logger.debug("datagram to %s dropped: %s", target, error or "it is forbidden")
+            return
+        if len(self._routes) >= MAX_ROUTES:
+            self._routes.clear()
+        self._routes[target] = (allowed, self.loop.now + ROUTE_SECONDS)
+        self._send_to(allowed, target.port, payload)
+
+    def _send_to(self, ip: IPAddress, port: int, payload: memoryview | bytes) -> bool:
+        family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+        outlet = self._sockets.get(family)
+        if outlet is None:
+            try:
+                sock = socket.socket(family, socket.SOCK_DGRAM)
+            except OSError as exc:
+                self.counters["udp_dropped"] += 1
+                logger.debug("no socket for UDP: %s", exc)
+                return False
+            outlet = self._sockets[family] = DatagramSocket(self.loop, sock, self._on_datagram, self.counters)
+        return outlet.send(payload, (str(ip), port))
+
+    def _on_datagram(self, data: memoryview, source: SocketAddress) -> None:
+        self.on_reply(Address(source[0], source[1]), data)
