@@ -75,7 +75,7 @@ class LocalApp(RelayApp):
         service = Service(
             upstreams,
             new_front=_front_of(local, address.port, self.config.via),
-            rules=udp.rules,
+            rules=None if local.protocol == "dns" else udp.rules,  # questions go through the server
             udp=udp if local.protocol == "mixed" and local.mode != "tcp_only" and not local.path else None,
             clock=time.time,
             random=os.urandom,

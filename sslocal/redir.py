@@ -1,8 +1,8 @@
 """``redir``: clients that know of no proxy, sent here by rules of the kernel (docs/transparent.md).
 
     TCP   new_front(sock) ─► FixedFront(where the client was going)        the rest is LocalHandler's
-    UDP   client ──► RedirUDP ──► RedirAssociation ──► ServerLink ──► ssserver
-          client ◄── Outlets  ◄── RedirAssociation ◄── ServerLink ◄──
+    UDP   client ──► RedirUDP ──► RedirAssociation ──► a link of UDPService ──► target
+          client ◄── Outlets  ◄── RedirAssociation ◄── a link of UDPService ◄──
 
 A reply leaves from the address of who answered, as the client expects, and that is a foreign address:
 ``Outlets`` holds a socket for each in recent use, shared by all clients.

@@ -155,7 +155,7 @@ class LocalHandler(TCPRelayHandler):
         assert self.request is not None
         target = self.request.address
         if verdict is Verdict.BLOCK:
-            error = TargetForbidden(f"{target} is blocked by a rule here")
+            error = TargetForbidden(f"the target {target} is blocked by a rule here")
             logger.debug("%s: %s (%s)", self.peer, error, self.count(error))
             self.fail(error)
             return

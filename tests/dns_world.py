@@ -16,9 +16,7 @@ from sslocal.dns import DNSServer
 from sslocal.udp import UDPService
 from sslocal.upstreams import Upstream, Upstreams
 from tests.clock import FakeClock
-from tests.dns_messages import (
-    numbered,
-)
+from tests.dns_messages import numbered
 from tests.driving import settle
 from tests.fakes import FakeResolver
 

@@ -10,10 +10,12 @@ import functools
 import itertools
 from typing import Any
 
+from common.acl import AccessRules
 from common.crypto import Cipher
 from common.proto.address import Address, encode_address
-from sslocal.app import _new_front
+from sslocal.app import NewFront, _mixed_front
 from sslocal.tcp import LocalHandler, Service
+from sslocal.udp import UDPService
 from sslocal.upstreams import Upstream, Upstreams
 from tests.fakes import LIMITS, FakeSocket, World
 
@@ -44,13 +46,18 @@ class LocalWorld(World):
         password: str = "",
         auth: Any = None,
         limits: Any = LIMITS,
+        new_front: NewFront | None = None,
+        udp: UDPService | None = None,
+        rules: AccessRules | None = None,
     ) -> None:
         cipher = Cipher.from_password(method, password)
         self.random = itertools.count(1)
         self.upstreams = Upstreams([Upstream(address, cipher) for address in servers])
         service = Service(
             self.upstreams,
-            new_front=functools.partial(_new_front, auth, None),
+            new_front=new_front or functools.partial(_mixed_front, auth, None),
+            udp=udp,
+            rules=rules,
             clock=lambda: 1_700_000_000.0,
             random=lambda size: next(self.random).to_bytes(size, "big"),
         )

@@ -210,4 +210,5 @@ def _remove_left_behind() -> None:
     for path in FOLDER.glob(f"{PREFIX}-*"):
         found = re.match(rf"{PREFIX}-(\d+)-", path.name)
         if found and not Path(f"/proc/{found[1]}").exists():
-            _remove(path.name)
+            # Another run may be doing the same just now.
+            subprocess.run(["ip", "netns", "delete", path.name], capture_output=True, timeout=30, check=False)

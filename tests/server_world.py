@@ -7,8 +7,10 @@ import ipaddress
 import random
 from typing import Any
 
+from common.acl import AccessRules
 from common.crypto import Cipher
 from common.proto.address import Address
+from ssserver.gate import Gate
 from ssserver.tcp import ServerHandler, Service
 from tests.fakes import LIMITS, FakeSocket, World
 
@@ -43,6 +45,7 @@ class ServerWorld(World):
         *,
         method: str = "aes-256-gcm",
         forbidden: tuple[str, ...] = (),
+        rules: AccessRules | None = None,
         segmented: bool = False,
         limits: Any = LIMITS,
     ) -> None:
@@ -56,7 +59,7 @@ class ServerWorld(World):
             salts=self.cipher.replay_filter(),
             handshake_seconds=HANDSHAKE,
             segmented_header=segmented,
-            is_forbidden=lambda ip: any(ip in network for network in networks),
+            gate=Gate(networks, rules),
             drains=self.drains,
         )
         super().__init__(monkeypatch, functools.partial(ServerHandler, service=self.service), limits=limits)

@@ -19,12 +19,16 @@ API = {
     "common.crypto": [
         "METHODS",
         "Cipher",
+        "ClientPackets",
         "ClientStream",
         "Family",
         "Method",
+        "PacketSession",
         "ReplayFilter",
+        "ServerPackets",
         "ServerStream",
         "check_password",
+        "check_server_password",
         "find_method",
         "generate_password",
     ],
@@ -64,4 +68,4 @@ def test_a_config_is_loaded_from_one_place():
 
 def test_a_cipher_is_made_from_a_method_and_a_password():
     signature = inspect.signature(common.crypto.Cipher.from_password)
-    assert list(signature.parameters) == ["method", "password"]
+    assert list(signature.parameters) == ["method", "password", "users"]

@@ -17,6 +17,7 @@ MAX_LINES = 400
 
 # What each part may import beside itself and the standard library; the longest prefix counts.
 MAY_IMPORT = {
+    "common.acl": ("common.errors", "common.proto.address"),
     "common.errors": (),
     "common.log": (),
     "common.proto": ("common.errors", "h11"),
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "ssserver": ("common",),
 }
 # Protocol code gets bytes, times and random numbers handed in (rule 7).
-SANS_IO = ("common.proto", "common.crypto")
+SANS_IO = ("common.acl", "common.proto", "common.crypto")
 IO_MODULES = {"socket", "select", "selectors", "time", "random", "os", "threading"}
 
 VAGUE = {"util", "utils", "helper", "helpers", "manager", "managers", "misc", "common"}

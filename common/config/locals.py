@@ -162,11 +162,14 @@ class LocalReader:
         """Yield one local, or two where UDP has an address of its own. ``whole`` is its own place."""
         self._check_keys(protocol, section, whole)
         target = local_dns = None
+        redir: tuple[TCPRedir, UDPRedir] = "redirect", "tproxy"
         if protocol == "tunnel":
             target = tunnel_target(section, whole, self._report)
         elif protocol == "dns":
             target = dns_target(section, whole, self._report)
             local_dns = read_local_dns(section, self._report)
+        elif protocol == "redir":
+            redir = self._tcp_redir(section), self._udp_redir(section)
         local = Local(
             address=self._address(protocol, place, whole),
             protocol=protocol,
@@ -176,8 +179,8 @@ class LocalReader:
             local_dns=local_dns,
             path=place.path,
             acl=self._rules.find(section),
-            tcp_redir=self._tcp_redir(section),
-            udp_redir=self._udp_redir(section),
+            tcp_redir=redir[0],
+            udp_redir=redir[1],
             name=values.name(section["remarks"]) if "remarks" in section else "",
         )
         node = place.node or whole

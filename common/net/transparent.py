@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-import struct
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -170,6 +169,6 @@ def _parse_sockaddr(raw: bytes) -> Address:
     family(2, native) | port(2, big endian) | IPv4 address(4) | zeros(8)
     family(2, native) | port(2, big endian) | flow(4) | IPv6 address(16) | scope(4)
     """
-    (family,) = struct.unpack_from("=H", raw)
+    family = int.from_bytes(raw[:2], sys.byteorder)
     packed = raw[8:24] if family == socket.AF_INET6 else raw[4:8]
-    return Address(str(ipaddress.ip_address(packed)), int.from_bytes(raw[2:4], "big"))
+    return Address(socket.inet_ntop(family, packed), int.from_bytes(raw[2:4], "big"))

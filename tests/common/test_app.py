@@ -9,6 +9,7 @@ import pytest
 
 from common.app import DESCRIPTORS_PER_CONNECTION, RESERVED_DESCRIPTORS, RelayApp
 from common.net.loop import EventLoop
+from common.net.sockets import listen
 from common.proto.address import Address
 from common.relay.listener import Limits
 from common.relay.stages import STAGE_ADDR
@@ -29,7 +30,7 @@ class App(RelayApp):
 
     def open(self):
         for address in self.addresses:
-            self.relay(address, Greeter)
+            self.relay(listen(address), Greeter)
 
 
 @pytest.fixture

@@ -10,12 +10,7 @@ from common.errors import ResolveFailed
 from common.proto.address import encode_address
 from sslocal import dns as module
 from sslocal.dns import CHANNEL_QUESTIONS, CHANNEL_SECONDS, GIVE_UP_AFTER, RESEND_AFTER
-from tests.dns_messages import (
-    query,
-    question,
-    record,
-    response,
-)
+from tests.dns_messages import query, question, record, response
 from tests.dns_world import LOCALHOST, RESOLVER, World
 
 

@@ -1,55 +1,21 @@
-"""The ``dns`` local the whole way: a c-ares stub, the relay, a fake resolver."""
+"""The ``dns`` local the whole way: a c-ares stub, sslocal, ssserver, and a fake resolver behind it."""
 
 from __future__ import annotations
 
-from collections import Counter
+import contextlib
 
 import pytest
 
+from common.config.schema import Local
 from common.errors import ResolveFailed
 from common.net.loop import EventLoop
 from common.net.resolver import Resolver
-from common.proto.address import Address, encode_address, parse_address
-from common.relay.associations import Associations
-from common.relay.datagrams import DatagramSocket
-from sslocal.dns import DNSServer
-from sslocal.udp import UDPService
-from sslocal.upstreams import Upstream, Upstreams
+from common.proto.address import Address
+from sslocal import LocalApp
+from ssserver import ServerApp
 from tests.asking import resolve
-from tests.dns_world import LOCALHOST, PlainPackets, udp_socket
 from tests.fakedns import FakeDNS
-from tests.fakes import FakeResolver
-
-# -- the whole way -----------------------------------------------------------------------------------------
-
-
-class Relay:
-    """An ssserver for one fake resolver, on the loop of the test."""
-
-    def __init__(self, loop, dns):
-        self.loop, self.dns = loop, dns
-        self.counters = Counter()
-        self.inner = DatagramSocket(loop, udp_socket(), self._on_query, self.counters)
-        self.outer = {}
-
-    def _on_query(self, data, link):
-        target, size = parse_address(data)
-        assert target == Address(self.dns.host, self.dns.port)
-        if link not in self.outer:
-            sock = udp_socket()
-            self.outer[link] = DatagramSocket(self.loop, sock, self._on_answer_for(link), self.counters)
-        self.outer[link].send(data[size:], target)
-
-    def _on_answer_for(self, link):
-        def on_answer(data, source):
-            self.inner.send(encode_address(Address(*source)) + data, link)
-
-        return on_answer
-
-    def close(self):
-        for sock in (self.inner, *self.outer.values()):
-            sock.close()
-        assert not self.counters
+from tests.pairs import LOOPBACK, configured, server_entry
 
 
 @pytest.fixture
@@ -58,58 +24,73 @@ def dns():
         yield dns
 
 
-@pytest.fixture
-def stub(dns, tmp_path):
-    """A c-ares resolver that asks a DNSServer that asks ``dns`` through a relay."""
-    loop = EventLoop()
-    relay = Relay(loop, dns)
-    address = Address(LOCALHOST, relay.inner.sock.getsockname()[1])
-    counters = Counter()
-    service = UDPService(
-        loop,
-        upstreams=Upstreams([Upstream(address, PlainPackets())]),
-        resolver=FakeResolver(),
-        associations=Associations(loop, limit=10, timeout=300, counters=counters),
-        clock=lambda: 1_700_000_000.0,
-        random=lambda size: b"\x5a" * size,
-        counters=counters,
-    )
-    sock = udp_socket()
-    server = f"{LOCALHOST}:{sock.getsockname()[1]}"
-    local = DNSServer(service, sock, Address(dns.host, dns.port))
+class Pair:
+    """Both programs on one loop, with a ``dns`` local; ``stub`` makes a fresh stub that asks it."""
+
+    def __init__(self, stack, method, dns, hosts):
+        self.loop = EventLoop()
+        self.stack, self.hosts = stack, hosts
+        stack.callback(self.loop.close)
+        stack.callback(self.check_quiet)
+        server = ServerApp(configured((server_entry(method=method),), mode="tcp_and_udp"), self.loop)
+        stack.callback(server.stop)
+        server.start()
+        target = Address(dns.host, dns.port)
+        local = Local(LOOPBACK, protocol="dns", mode="tcp_and_udp", target=target)
+        upstream = server_entry(server.listening[0], method)
+        self.local = LocalApp(configured((upstream,), locals=(local,)), self.loop)
+        stack.callback(self.local.stop)
+        self.local.start()
+
+    def stub(self):
+        server = str(self.local.listening[0])
+        resolver = Resolver(self.loop, [server], hosts=self.hosts)
+        self.stack.callback(resolver.close)
+        return resolver
+
+    def check_quiet(self):
+        assert self.loop.statistics() == {"watched": 0, "timers": 0}
+
+
+@pytest.fixture(params=["aes-256-gcm", "2022-blake3-aes-256-gcm"])
+def pair(request, dns, tmp_path):
     (tmp_path / "hosts").touch()
-    stubs = []
-
-    def make():
-        stubs.append(Resolver(loop, [server], hosts=str(tmp_path / "hosts")))
-        return stubs[-1]
-
-    make.loop, make.counters = loop, counters
-    yield make
-    for each in stubs:
-        each.close()
-    local.close()
-    relay.close()
-    assert loop.statistics() == {"watched": 0, "timers": 0}
-    loop.close()
+    with contextlib.ExitStack() as stack:
+        yield Pair(stack, request.param, dns, str(tmp_path / "hosts"))
 
 
-def test_a_real_stub_resolves_through_the_relay(stub, dns):
-    """Issue 3: a DNS query through ``dns`` end to end."""
+def test_a_stub_resolves_through_the_relay(pair, dns):
+    """Issue 3: a DNS query through ``dns`` works end to end, and the second time it stays here."""
     dns.add("www.test", "192.0.2.1", "2001:db8::1", cnames=("cdn.test",))
     for _ in range(2):
-        assert resolve(stub(), "www.test").addresses == ["192.0.2.1", "2001:db8::1"]
-    assert dns.count("www.test") == 2, "A and AAAA, once each"
-    assert stub.counters["dns_hits"] == 2
+        assert resolve(pair.stub(), "www.test").addresses == ["192.0.2.1", "2001:db8::1"]
+    assert dns.queries == [("www.test", "A", "udp"), ("www.test", "AAAA", "udp")]
+    assert pair.local.statistics()["dns_hits"] == 2
 
 
-def test_a_real_stub_is_told_what_does_not_exist(stub, dns):
-    assert type(resolve(stub(), "nowhere.test").error) is ResolveFailed
+def test_a_stub_is_told_what_does_not_exist(pair, dns):
+    assert type(resolve(pair.stub(), "nowhere.test").error) is ResolveFailed
 
 
 @pytest.mark.parametrize("forge", ["id", "question"])
-def test_forged_answers_do_not_reach_a_real_stub(stub, dns, forge):
+def test_forged_answers_do_not_reach_a_stub(pair, dns, forge):
     """S4, W14"""
     dns.add("www.test", "192.0.2.1", "2001:db8::1", forge=forge)
-    assert resolve(stub(), "www.test").addresses == ["192.0.2.1", "2001:db8::1"]
-    assert stub.counters["udp_dropped"] == 2
+    assert resolve(pair.stub(), "www.test").addresses == ["192.0.2.1", "2001:db8::1"]
+    assert pair.local.statistics()["udp_dropped"] == 2
+
+
+def test_an_answer_from_another_port_does_not_reach_a_stub(pair, dns):
+    """S4, W14: anybody may send to the port on the server's side (RFC 4787), and the sender is told apart."""
+    dns.add("www.test", "192.0.2.1", "2001:db8::1", forge="port")
+    assert resolve(pair.stub(), "www.test").addresses == ["192.0.2.1", "2001:db8::1"]
+    assert pair.local.statistics()["udp_dropped"] == 2
+
+
+def test_what_is_too_long_for_udp_comes_over_tcp(pair, dns):
+    """S4: TC is passed on, and the same port takes the stub's connection to the resolver."""
+    dns.add("www.test", "192.0.2.1", "2001:db8::1", truncate=True)
+    assert resolve(pair.stub(), "www.test").addresses == ["192.0.2.1", "2001:db8::1"]
+    assert sorted(set(dns.queries)) == [
+        ("www.test", kind, transport) for kind in ("A", "AAAA") for transport in ("tcp", "udp")
+    ]

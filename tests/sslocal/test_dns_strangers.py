@@ -10,15 +10,7 @@ from hypothesis import strategies as st
 
 from common.proto.address import Address, encode_address
 from sslocal.dns import GIVE_UP_AFTER, RESEND_AFTER
-from tests.dns_messages import (
-    AAAA,
-    numbered,
-    opt,
-    query,
-    question,
-    record,
-    response,
-)
+from tests.dns_messages import AAAA, numbered, opt, query, question, record, response
 from tests.dns_world import RESOLVER, World
 from tests.wire import damaged
 

@@ -14,7 +14,8 @@ from common.net.loop import READ
 from common.relay.flow import BULK_READ
 from common.relay.stages import STAGE_ADDR, STAGE_CONNECTING, STAGE_DESTROYED, STAGE_DRAIN, STAGE_STREAM
 from common.relay.tcprelay import LINGER
-from sslocal.forward import CLOSED_WITHOUT_ANSWER, FORWARD_READ
+from sslocal.forward import FORWARD_READ
+from sslocal.upstreams import Upstreams
 from tests.fakes import LIMITS, FakeSocket
 from tests.local_world import HTTP_ACCEPTED, LocalWorld, header
 
@@ -578,7 +579,7 @@ def test_a_stream_that_ends_without_an_answer_is_a_502_with_its_causes(world):
     world.settle()
     told = client.take()
     assert status(told) == 502
-    assert CLOSED_WITHOUT_ANSWER[:30].encode() in told.replace(b"The", b"the")
+    assert Upstreams.closed_without_answer[:30].encode() in told.replace(b"The", b"the")
     assert world.counters["server_closed"] == 1
     world.pass_time(LINGER)
     world.check_idle()

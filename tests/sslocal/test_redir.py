@@ -164,13 +164,17 @@ class RedirWorld:
         self.port = FakePort()
         self.links, self.outlets, self.replies = [], [], []
         self.bind_error = None
-        monkeypatch.setattr(redir, "ServerLink", self._link)
         monkeypatch.setattr(redir, "receive_with_target", self._receive)
         monkeypatch.setattr(redir, "bind_foreign", self._bind)
-        service = SimpleNamespace(loop=self.loop, associations=self.associations, counters=self.counters)
+        service = SimpleNamespace(
+            loop=self.loop,
+            associations=self.associations,
+            counters=self.counters,
+            open_link=self._link,
+        )
         self.redir = RedirUDP(service, self.port)
 
-    def _link(self, service, on_reply):
+    def _link(self, on_reply):
         self.links.append(FakeLink(on_reply))
         return self.links[-1]
 

@@ -8,7 +8,8 @@ import pytest
 
 from common.config.schema import DEFAULT_FORBIDDEN
 from ssserver import ServerApp
-from ssserver.app import JITTER, _within
+from ssserver.app import JITTER
+from ssserver.gate import Gate
 from tests.pairs import configured, running_pair, server_entry
 
 

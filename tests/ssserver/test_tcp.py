@@ -453,7 +453,7 @@ class RealServer:
         )
 
     def connect(self):
-        client = socket.create_connection(self.relay.address)
+        client = socket.create_connection(self.relay.sock.getsockname())
         self.loop.step(1)
         (handler,) = self.relay.handlers
         return client, handler

@@ -129,7 +129,7 @@ def test_depth_and_size_are_bounded():
 
 
 @pytest.mark.parametrize(
-    "pattern", ["a/b", "a b", "# note", "a%2f", "é", r"a\x80", "(/|:)", "(/)+", "[é/]", '"a": 1']
+    "pattern", ["a/b", "a b", "# note", "a%2f", "é", r"a\x80", "(/|:)", "(/)+", r"a\tb", "[é/]", '"a": 1']
 )
 def test_what_no_host_name_can_match(pattern):
     assert not can_match(parse_expression(pattern))

@@ -51,20 +51,14 @@ def test_a_file_of_shadowsocks_rust(tmp_path):
     config = load_config("sslocal", str(tmp_path / "rust.json"), environ={"PW": "from-env"})
     assert [(str(server.address), server.name) for server in config.servers] == [("192.0.2.1:8388", "one")]
     assert config.servers[0].password == Secret("from-env")
-    assert (config.local, config.auth[0].user, config.verbosity) == (("127.0.0.1", 1081), "a", 1)
+    (local,) = config.locals
+    assert (local.address, local.auth[0].user, config.verbosity) == (("127.0.0.1", 1081), "a", 1)
     assert config.dns[0] == "8.8.8.8"
     auth = f"{tmp_path}/auth.json"
     exposed = f"{auth}: holds a password and others can read it: run `chmod 600 {auth}`"
-    assert config.warnings[:-8] == ((exposed,) if os.name == "posix" else ())
-    assert [warning.split(": ")[2] for warning in config.warnings[-8:]] == [
-        *(
-            "servers[0].tcp_weight",
-            "servers[0].timeout",
-            "servers[0].mode",
-            "balancer",
-            "runtime",
-            "security",
-        ),
+    assert config.warnings[:-7] == ((exposed,) if os.name == "posix" else ())
+    assert [warning.split(": ")[2] for warning in config.warnings[-7:]] == [
+        *("servers[0].tcp_weight", "servers[0].timeout", "balancer", "runtime", "security"),
         *("fast_open", "log.writers"),
     ]
 
@@ -80,7 +74,7 @@ def test_a_file_of_shadowsocks_libev(role):
     config = load(LIBEV, role)
     assert [str(server.address) for server in config.servers] == ["192.0.2.1:8388", "[2001:db8::1]:8390"]
     assert (config.servers[0].password, config.timeout, config.ipv6_first) == (Secret("12345"), 300, True)
-    assert [warning.split(": ")[2] for warning in config.warnings] == ["mode", "reuse_port", "mtu"]
+    assert [warning.split(": ")[2] for warning in config.warnings] == ["reuse_port", "mtu"]
 
 
 PYTHON = """{"server": "0.0.0.0", "port_password": {"8381": "foobar1", "8382": "foobar2"}, "timeout": 300,

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from common.config.keys import LOCAL, SERVER, TOP, Verdict, read_section
+from common.config.keys import LOCAL, SERVER, TOP, USER, Verdict, is_disabled, read_section
 from common.config.schema import Config
 from common.config.tree import Report, node_from
 from common.errors import ConfigError
@@ -25,7 +25,7 @@ TOP_KEYS = """
     one_time_auth launchd_tcp_socket_name launchd_udp_socket_name bytes_used bytes_remaining auth
     libopenssl libmbedtls libsodium tunnel_remote tunnel_remote_port tunnel_port idle_timeout
     half_close_timeout connect_timeout max_connections password_file allow_unencrypted
-    segmented_header via remarks name
+    segmented_header via remarks name users target dns_address
 """
 SERVER_KEYS = """
     server address server_port port password method users disabled plugin plugin_opts plugin_args
@@ -34,15 +34,20 @@ SERVER_KEYS = """
     outbound_proxy
 """
 LOCAL_KEYS = """
-    local_address local_port disabled mode local_udp_address local_udp_port protocol tcp_redir
+    local local_address local_port disabled mode local_udp_address local_udp_port protocol tcp_redir
     udp_redir forward_address forward_port socks5_auth_config_path http_auth_config_path acl
+    local_dns_address local_dns_port remote_dns_address remote_dns_port client_cache_size
+    tun_interface_name tun_interface_address tun_interface_destination tun_device_fd_from_path
+    fake_dns_record_expire_duration fake_dns_ipv4_network fake_dns_ipv6_network
+    fake_dns_database_path launchd_tcp_socket_name launchd_udp_socket_name auth target name remarks
 """
+USER_KEYS = "name user username user_name password password_file"
 
 
 @pytest.mark.parametrize(
     ("table", "names"),
-    [(TOP, TOP_KEYS), (SERVER, SERVER_KEYS), (LOCAL, LOCAL_KEYS)],
-    ids=["top", "server", "local"],
+    [(TOP, TOP_KEYS), (SERVER, SERVER_KEYS), (LOCAL, LOCAL_KEYS), (USER, USER_KEYS)],
+    ids=["top", "server", "local", "user"],
 )
 def test_no_key_of_any_dialect_is_unknown(table, names):
     assert [name for name in names.split() if name.replace("-", "_") not in table] == []
@@ -51,11 +56,11 @@ def test_no_key_of_any_dialect_is_unknown(table, names):
 def test_every_setting_is_a_field_of_config():
     settings = {key.names[0] for key in TOP.values() if key.read}
     assert settings <= {field.name for field in fields(Config)}
-    assert all(key.read is None for table in (SERVER, LOCAL) for key in table.values())
+    assert all(key.read is None for table in (SERVER, LOCAL, USER) for key in table.values())
 
 
 def test_a_refusal_says_why():
-    for table in (TOP, SERVER, LOCAL):
+    for table in (TOP, SERVER, LOCAL, USER):
         assert all(key.note for key in table.values() if key.verdict is Verdict.REFUSED)
 
 
@@ -100,8 +105,6 @@ def test_refused_keys_are_problems():
     )
     assert [problem.split(": ")[1] for problem in problems] == ["one_time_auth", "key", "plugin"]
     assert "hunter2" not in str(problems)
-    assert section({"users": [{}]}, SERVER)[1] == ["c: users: users lists are not supported yet"]
-    assert section({"users": [{}]}, SERVER, "sslocal")[1] == []
 
 
 def test_keys_of_the_other_program_are_skipped_without_a_word():
@@ -112,8 +115,10 @@ def test_keys_of_the_other_program_are_skipped_without_a_word():
         "protocol": 1,
         "via": [],
         "tunnel_address": "a:1",
+        "tcp_redir": 5,
     }
     assert section(both) == ({}, [], [])
+    assert section({"acl": "x"}, SERVER, "sslocal") == ({}, [], [])
     assert section({"segmented_header": "x"}, role="sslocal") == ({}, [], [])
 
 
@@ -123,7 +128,8 @@ def test_keys_of_the_other_program_are_skipped_without_a_word():
         (TOP, "sever", "unknown key, ignored (did you mean 'server'?)"),
         (TOP, "zzz", "unknown key, ignored"),
         (TOP, "tcp_weight", "ignored here, it belongs in `servers`"),
-        (TOP, "local_udp_port", "ignored here, it belongs in `locals`"),
+        (TOP, "fake_dns_ipv4_network", "ignored here, it belongs in `locals`"),
+        (TOP, "username", "ignored here, it belongs in `users`"),
         (SERVER, "keep_alive", "ignored here, it belongs at the top level"),
         (LOCAL, "server", "ignored here, it belongs at the top level"),
     ],
@@ -142,3 +148,8 @@ def test_an_unknown_key_is_warned_about_once_for_all_entries():
 def test_a_section_must_be_a_mapping():
     for content, got in [([], "a list"), ("hunter2", "text"), (None, "nothing")]:
         assert section(content)[:2] == ({}, [f"c: expected keys and values, got {got}"])
+
+
+def test_is_disabled():
+    given = [{"disabled": True}, {"disabled": "true"}, {"disabled": False}, {"disabled": None}, {}, "text"]
+    assert [is_disabled(node_from(value, "", "")) for value in given] == [True, True] + 4 * [False]

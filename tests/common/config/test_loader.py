@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from common.config import Config, Secret, ServerLink, build_ss_url, load_config
+from common.config import Config, Credential, Local, Secret, load_config
 from common.config.keys import TOP
 from common.config.passwords import PLACEHOLDER
 from common.config.schema import DEFAULT_FORBIDDEN
@@ -42,6 +42,16 @@ def base(**content):
     return {**BASE, **content}
 
 
+def default(role, servers):
+    """Return the configuration in which nothing but the server is said."""
+    return Config(source="configuration", servers=servers, locals=(Local(),) if role == "sslocal" else ())
+
+
+def where(config):
+    """Return where the first local listens."""
+    return config.locals[0].address
+
+
 # ---- the example ----
 
 
@@ -53,7 +63,7 @@ def test_the_example_loads_in_both_programs_once_the_placeholder_is_replaced(rol
     assert [(str(server.address), server.method) for server in config.servers] == [
         ("127.0.0.1:8388", "2022-blake3-aes-256-gcm")
     ]
-    assert config == Config(source="configuration", servers=config.servers)
+    assert config == default(role, config.servers)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -70,6 +80,7 @@ def test_the_example_untouched_is_refused_with_the_command_to_run(role):
 SHOWN_DEFAULTS = """
     local via segmented_header timeout connect_timeout half_close_timeout idle_timeout keep_alive
     dns ipv6_first ipv6_only no_delay max_connections allow_unencrypted verbose
+    mode udp_timeout udp_max_associations
 """
 
 
@@ -80,7 +91,7 @@ def test_what_the_example_shows_in_comments_is_true():
     assert len(defaults) == len(SHOWN_DEFAULTS.split())
     for role in ROLES:
         config = load("\n".join([*defaults, "server: 127.0.0.1:8388", f"password: {KEY}"]), role)
-        assert config == Config(source="configuration", servers=config.servers)
+        assert config == default(role, config.servers)
 
 
 # ---- row S11: one content, two formats ----
@@ -103,6 +114,9 @@ FULL = base(
     local_port="1090",
     auth={"user": "u", "password": "p"},
     verbose=2,
+    mode="tcp_only",
+    udp_timeout=90,
+    udp_max_associations="5",
     **{"pid-file": "/run/x.pid", "log-file": "/var/log/x.log"},
 )
 
@@ -129,18 +143,20 @@ def test_every_setting_arrives():
     assert (config.dns, config.ipv6_first, config.ipv6_only) == (("8.8.8.8",), True, False)
     assert config.forbidden_ip == tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "10.0.0.0/32")))
     assert (config.max_connections, config.nofile, config.user, config.via) == (500, 51200, "nobody", "here")
-    assert (config.local, config.pid_file) == (Address("127.0.0.2", 1090), "/run/x.pid")
-    assert (config.log_file, config.verbosity) == ("/var/log/x.log", 2)
-    assert [(user.user, user.password.reveal()) for user in config.auth] == [("u", "p")]
-    assert load(FULL, "ssserver").auth == ()
+    users = (Credential("u", Secret("p")),)
+    assert config.locals == (Local(Address("127.0.0.2", 1090), mode="tcp_only", auth=users),)
+    assert (config.log_file, config.verbosity, config.pid_file) == ("/var/log/x.log", 2, "/run/x.pid")
+    assert (config.mode, config.udp_timeout, config.udp_max_associations) == ("tcp_only", 90, 5)
+    assert load(FULL, "ssserver").locals == ()
+    assert load(FULL, "ssserver").servers[0].mode == "tcp_only"
     assert load(base(segmented_header=True), "ssserver").segmented_header is True
 
 
 def test_defaults():
     config = load(BASE)
-    assert config == Config(source="configuration", servers=config.servers)
+    assert config == default("sslocal", config.servers)
     assert config.forbidden_ip == DEFAULT_FORBIDDEN
-    assert config.local == ("127.0.0.1", 1080)
+    assert where(config) == ("127.0.0.1", 1080)
 
 
 def test_zero_means_off():
@@ -192,99 +208,6 @@ def test_what_has_no_effect_in_log():
     config = load(base(log={"level": 0, "format": {"without_time": True}, "writers": []}))
     expected = "configuration: line 1: log.format: understood, no effect here: of `log`, only `level` counts"
     assert config.warnings == (expected,)
-
-
-# ---- links ----
-
-LINK = build_ss_url(ServerLink(Address("l.example", 99), "aes-256-gcm", Secret("not a secret"), tag="tag"))
-
-
-def test_a_file_of_links(tmp_path):
-    path = tmp_path / "servers.txt"
-    path.write_text(f"{LINK}\n\n{LINK}#\n")
-    path.chmod(0o600)
-    config = load_config("sslocal", str(path), environ={})
-    assert [server.name for server in config.servers] == ["tag", "tag#"]
-
-
-def test_a_link_replaces_the_servers_of_the_file():
-    config = load(base(servers=[BASE], port_password={"1": "x"}, local_port=5), url=LINK)
-    assert [(str(server.address), server.name) for server in config.servers] == [("l.example:99", "tag")]
-    assert config.local.port == 5
-    assert load(url=LINK).source == "command line"
-
-
-def test_bad_links():
-    assert problems(url="ss://hunter2") == ["ss:// link: expected method:password@host:port after ss://"]
-    assert problems(url=LINK, overrides={"server": "h:1"}) == [
-        "flag -s: give a server or an ss:// link, not both"
-    ]
-
-
-# ---- flags ----
-
-
-def test_flags_alone_are_enough():
-    flags = {"server": "h:1", "password": "not a secret", "method": "aes-256-gcm", "local": "127.0.0.1:5"}
-    config = load(overrides={**flags, "timeout": None, "verbose": -1, "nofile": "64", "ipv6_first": True})
-    assert (config.source, config.servers[0].address, config.local) == (
-        "command line",
-        ("h", 1),
-        ("127.0.0.1", 5),
-    )
-    assert (config.verbosity, config.nofile, config.ipv6_first, config.timeout) == (-1, 64, True, 60)
-    assert config.warnings == ()
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ({"server": "h:1"}, ["h:1"]),
-        ({"server": "h", "server_port": 2}, ["h:2"]),
-        ({"server_port": 2}, ["192.0.2.1:2", "b:2"]),
-        ({"timeout": 5}, ["192.0.2.1:8388", "b:8388"]),
-    ],
-)
-def test_flags_over_a_file(flags, expected):
-    content = base(servers=[{"server": "b"}])
-    assert [str(server.address) for server in load(content, overrides=flags).servers] == expected
-
-
-def test_flags_over_secrets_of_a_file(tmp_path):
-    (tmp_path / "pw").write_text("in-a-file\n")
-    (tmp_path / "pw").chmod(0o600)
-    path = {"path": str(tmp_path / "c.json")}
-    found = load(BASE, overrides={"password_file": str(tmp_path / "pw")}, **path).servers[0].password
-    assert found == Secret("in-a-file")
-    content = {**BASE, "password_file": "missing", "auth": "u:p", "http_auth_config_path": "missing"}
-    del content["password"]
-    config = load(content, overrides={"password": "p-flag", "auth": "v:q"}, **path)
-    assert config.servers[0].password == Secret("p-flag")
-    assert [user.user for user in config.auth] == ["v"]
-
-
-def test_a_port_flag_hides_port_password():
-    content = {"method": "aes-256-gcm", "password": "not a secret", "port_password": {"1": "x"}}
-    config = load(content, "ssserver", overrides={"server_port": 5})
-    assert [str(server.address) for server in config.servers] == ["0.0.0.0:5"]
-
-
-def test_problems_of_flags_name_the_flag():
-    flags = {
-        "server": "h:x",
-        "method": "zzz",
-        "password": "",
-        "no_delay": "x",
-        "forbidden_ip": "y",
-        "sever": 1,
-    }
-    assert [problem.split(":")[0] for problem in problems(overrides=flags)] == [
-        "flag --no-delay",
-        "flag --forbidden-ip",
-        "flag -m",
-        "flag -k",
-        "flag -s",
-    ]
 
 
 # ---- problems ----
@@ -368,20 +291,14 @@ def test_unknown_keys_are_warned_about_with_their_line():
     assert config.warnings == ("c.yaml: line 1: sever: unknown key, ignored (did you mean 'server'?)",)
 
 
-def test_an_open_front_is_warned_about():
-    open_to_all = (
-        "configuration: anyone who can reach 0.0.0.0:1080 can use it: set `auth`, or listen on 127.0.0.1"
-    )
-    assert load(base(local_address="0.0.0.0")).warnings == (open_to_all,)
-    for content in ({"local": "localhost"}, {"local": "::1"}, {"local": "0.0.0.0", "auth": "u:p"}):
-        assert load(base(**content)).warnings == ()
-    assert load(base(local_address="0.0.0.0"), "ssserver").warnings == ()
-
-
 def test_a_file_with_a_password_that_others_can_read(tmp_path):
     path = tmp_path / "c.json"
     warning = f"{path}: holds a password and others can read it: run `chmod 600 {path}`"
-    for content, warned in [(BASE, True), (base(password="${PW}"), False), ({"servers": [LINK]}, True)]:
+    for content, warned in [
+        (BASE, True),
+        (base(password="${PW}"), False),
+        ({"servers": ["ss://YWVzLTI1Ni1nY206eA@h:1"]}, True),
+    ]:
         path.write_text(json.dumps(content))
         path.chmod(0o644)
         config = load_config("sslocal", str(path), environ={"PW": "x"})

@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 
-from common.config.schema import DEFAULT_FORBIDDEN, Config, Credential, Secret, Server
+from common.config.schema import DEFAULT_FORBIDDEN, Config, Credential, Local, Secret, Server, User
 from common.proto.address import Address
 
 
-def config(**fields):
+def config(more=(), **fields):
     server = Server(Address("::1", 8388), "aes-256-gcm", Secret("hunter2"), "the\n“first”")
-    return Config(source="c.yaml", servers=(server,), **fields)
+    return Config(source="c.yaml", servers=(server, *more), **fields)
 
 
 def test_a_secret_shows_nothing():
@@ -29,18 +29,34 @@ def test_a_configuration_is_frozen():
 
 
 def test_describe_prints_every_field_once_and_no_secret():
-    users = (Credential("alice", Secret("hunter2")), Credential("bob", Secret("hunter3")))
-    lines = list(config(auth=users, idle_timeout=2.5, dns=("9.9.9.9",), warnings=("odd",)).describe())
+    auth = (Credential("alice", Secret("hunter2")), Credential("bob", Secret("hunter3")))
+    ways_in = (
+        Local(auth=auth, acl="/x.acl"),
+        Local(Address("", 0), "http", "tcp_only", path="/run/x", name="“x”"),
+        Local(Address("::1", 53), "dns", target=Address("::2", 53), local_dns=Address("192.0.2.1", 54)),
+        Local(Address("::", 9), "redir", tcp_redir="tproxy"),
+    )
+    users = (User("carol", Secret("hunter4")),)
+    second = Server(Address("h", 1), "aes-128-gcm", Secret(""), users=users, mode="udp_only", acl="/y")
+    lines = list(
+        config(
+            locals=ways_in, more=(second,), idle_timeout=2.5, dns=("9.9.9.9",), warnings=("odd",)
+        ).describe()
+    )
     assert "hunter" not in "\n".join(lines)
     assert all(line.isprintable() for line in lines)
     keys = [line.partition(":")[0] for line in lines if not line.startswith(" ")]
     assert keys == [field.name for field in dataclasses.fields(Config) if field.name != "warnings"]
-    assert lines[:5] == [
+    assert lines[:9] == [
         'source: "c.yaml"',
         "servers:",
-        '  - [::1]:8388 aes-256-gcm "the\\n\\u201cfirst\\u201d"',
-        "local: 127.0.0.1:1080",
-        'auth: ["alice", "bob"]',
+        '  - [::1]:8388 aes-256-gcm tcp_and_udp name="the\\n\\u201cfirst\\u201d"',
+        '  - h:1 aes-128-gcm udp_only users=["carol"] acl="/y"',
+        "locals:",
+        '  - 127.0.0.1:1080 mixed tcp_and_udp auth=["alice", "bob"] acl="/x.acl"',
+        '  - unix:/run/x http tcp_only name="\\u201cx\\u201d"',
+        "  - [::1]:53 dns tcp_and_udp target=[::2]:53 local_dns=192.0.2.1:54",
+        '  - [::]:9 redir tcp_and_udp tcp_redir="tproxy" udp_redir="tproxy"',
     ]
     assert {'dns: ["9.9.9.9"]', "idle_timeout: 2.5", "timeout: 60", "no_delay: true", "user: null"} <= set(
         lines
@@ -52,8 +68,7 @@ def test_describe_prints_every_field_once_and_no_secret():
 
 def test_nothing_given_is_an_empty_list():
     lines = list(Config(source="", servers=()).describe())
-    assert "servers: []" in lines
-    assert "auth: []" in lines
+    assert {"servers: []", "locals: []", "dns: []"} <= set(lines)
 
 
 FORBIDDEN = """

@@ -36,6 +36,17 @@ TEMPLATES = [
     "timeout: {s}\nkeep_alive: {s}\nno_delay: {s}\nnofile: {s}\nverbose: {s}\nmode: {s}\nprotocol: {s}\n"
     "dns: [{s}]\nforbidden_ip: {s},{s}\nlocal: '{s}:{s}'\nlocal_port: {s}\nvia: '{s} {s}'\n"
     "version: {s}\nservers: {s}\n",
+    "server: h:1\nmethod: {method}\npassword: {s}\nusers: [{{name: a, password: {s}}}, "
+    "{{name: a, password: {s}x}}, {{name: [{s}], password: {s}}}, {{{s}: 1}}, {s}, {{name: b, password: {s}, {s}: {s}}}]\n",
+    "server: h:1\nmethod: {method}\npassword: {s}:{s}\nusers: {{a: {s}, b: {s}, c: [{s}], d: {{{s}: 1}}}}\n",
+    "servers: [{{server: h:1, method: {method}, users: {s}, mode: {s}, password: {s}}}]\nmode: {s}\n"
+    "udp_timeout: {s}\nudp_max_associations: {s}\nacl: [{s}]\n",
+    "server: h:1\nmethod: {method}\npassword: {s}\nlocals: [{{local: '{s}:{s}', protocol: {s}}}, {s}, "
+    "{{local: 'unix:', auth: {s}, mode: {s}}}, {{local_port: {s}, target: '{s} {s}', acl: {{{s}: 1}}}}, "
+    "{{protocol: tunnel, local_port: 5, forward_address: '{s}:x', auth: {{u: {s}}}}}, "
+    "{{protocol: dns, target: h, local_dns_address: '{s}:{s}', remote_dns_port: {s}, local_udp_port: {s}}}, "
+    "{{protocol: redir, local: 7, tcp_redir: {s}, udp_redir: {s}, tcp_tproxy: {s}, {s}: {s}}}]\n"
+    "tunnel_remote: '{s}:{s}'\ntunnel_port: {s}\ndns_address: '{s}:{s}'\ntarget: '{s} {s}'\n",
     '{{"server": "h:1", "method": "{method}", "password": "{s}", "timeout": "{s}",}}',
     '{{"server": "h:1", "password": {s}}}',
     '{{"server": "h:1", "password": "{s}}}',
@@ -56,7 +67,7 @@ def outcome(role, text, **options):
     return "\n".join([*config.warnings, *config.describe(), repr(config)])
 
 
-@settings(max_examples=100)
+@settings(max_examples=150)
 @given(
     SECRETS,
     ODD,
@@ -71,6 +82,7 @@ def test_no_password_in_any_problem_warning_or_repr(secret, odd, template, metho
     for options in (
         {},
         {"overrides": {"password": written}},
+        {"overrides": {"protocol": written, "forward_address": f"{written} x", "mode": written}},
         {"overrides": {"server": f"ss://{method}:{written}@h:x", "auth": written}},
         {"url": f"ss://{written}"},
     ):

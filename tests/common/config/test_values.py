@@ -197,3 +197,71 @@ def test_bad_nameservers(value):
     assert caught.value.problems == (
         "c: dns: expected the IP address of a DNS server, or system, google, cloudflare, quad9",
     )
+
+
+def test_choices():
+    reader = values.choice("a", "b", "c")
+    assert [read(reader, "a"), read(reader, "c")] == ["a", "c"]
+    assert read(reader, SECRET) == ": expected a, b or c, got text"
+    assert read(reader, ["a"]) == ": expected a, b or c, got a list"
+    assert read(values.choice("a", "b"), "A") == ": expected a or b, got text"
+    assert read(values.choice("a"), 5) == ": expected a, got 5"
+
+
+def test_modes():
+    for mode in ("tcp_only", "udp_only", "tcp_and_udp"):
+        assert read(values.mode, mode) == mode
+    assert read(values.mode, True) == ": expected tcp_only, udp_only or tcp_and_udp, got true or false"
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "expected"),
+    [
+        (None, None, (None, None)),
+        ("h", None, ("h", None)),
+        ("h:5", None, ("h", 5)),
+        ("h:5", "5", ("h", 5)),
+        ("h", 0, ("h", 0)),
+        ("::1", 5, ("::1", 5)),
+        (None, 5, (None, 5)),
+        (5, None, (None, 5)),
+        ("5", 5, (None, 5)),
+    ],
+)
+def test_host_and_port(address, port, expected):
+    report = Report()
+    nodes = [None if value is None else node_from(value, "c", "key") for value in (address, port)]
+    assert values.host_and_port(*nodes, report) == expected
+    report.raise_problems()
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "expected", "problem"),
+    [
+        (SECRET, 5, (None, 5), "address: expected a host name or an IP address"),
+        (99999, None, (None, None), "address: expected a port from 1 to 65535, got 99999"),
+        ("h", SECRET, ("h", None), "port: expected a port from 1 to 65535, got text"),
+        ("h:1", 2, ("h", 2), "port: differs from the port given with the address, 1"),
+        (1, 2, (None, 2), "port: differs from the port given with the address, 1"),
+    ],
+)
+def test_bad_hosts_and_ports(address, port, expected, problem):
+    report = Report()
+    port_node = None if port is None else node_from(port, "c", "port")
+    assert values.host_and_port(node_from(address, "c", "address"), port_node, report) == expected
+    with pytest.raises(ConfigError) as caught:
+        report.raise_problems()
+    assert caught.value.problems == (f"c: {problem}",)
+
+
+def test_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for source, start in [("c", f"{tmp_path}/folder"), ("", str(tmp_path))]:
+        node = node_from("x/../y", source, "key")
+        assert values.path(node, Report(), tmp_path / "folder") == f"{start}/y"
+    assert values.path(node_from("/x", "c", "key"), Report(), tmp_path) == "/x"
+    assert values.path(node_from([], "c", "key"), Report(), tmp_path) is None
+
+
+def test_names_print():
+    assert values.name(node_from("a\r\nb\x1b\u2028ö", "c", "key")) == "a b ö"

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from common.crypto import METHODS, Cipher, Family
+from common.crypto.identity import identity_headers
 from common.crypto.methods import keys_from_password
 from common.errors import AuthenticationFailed, ReplayDetected
 from tests.packets import client_end, of_user, server_end, user_password, with_users
@@ -40,12 +41,12 @@ def test_streams_of_users_are_told_apart(name):
         assert server.accept(client.first(b"hello")) == (TARGET, b"hello")
         assert server.user == f"u{number}"
         pairs.append((client, server))
-    for number, (client, server) in enumerate(pairs):
-        reply = bytes(server.seal(b"reply"))
-        assert bytes(client.open(reply)) == b"reply"
+    for client, server in pairs:
+        assert bytes(client.open(bytes(server.seal(b"reply")))) == b"reply"
         assert bytes(server.open(bytes(client.seal(b"more")))) == b"more"
+    for number, (client, _) in enumerate(pairs):
         with pytest.raises(AuthenticationFailed):
-            pairs[number - 1][0].open(reply)
+            client.open(bytes(pairs[number - 1][1].seal(b"not for you")))
 
 
 @pytest.mark.parametrize("name", USER_NAMES)
@@ -215,8 +216,6 @@ def test_nothing_prints_a_key(name):
 @pytest.mark.parametrize("name", AES_NAMES)
 def test_a_user_named_in_the_header_must_hold_the_key(name):
     """Who knows the server's key can name anybody; what follows says who it was."""
-    from common.crypto.identity import identity_headers
-
     method = METHODS[name]
     cipher = with_users(method, 2)
     wire = client_of(of_user(method, 1)).first(b"hello")

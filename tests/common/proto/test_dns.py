@@ -10,13 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ProtocolError, Truncated, Unsupported, VersionNotSupported
-from common.proto.dns import (
-    SERVFAIL,
-    Query,
-    parse_query,
-    parse_response,
-    refusal,
-)
+from common.proto.dns import SERVFAIL, Query, parse_query, parse_response, refusal
 from tests.dns_messages import (
     AA,
     AAAA,
@@ -86,12 +80,7 @@ def test_a_query_that_is_cut_short_is_refused(whole):
 
 
 @pytest.mark.parametrize(
-    "same",
-    [
-        query("WWW.eXample"),
-        query(number=0xFFFF),
-        query(flags=RD | AA | TC | RA | 0x40 | 0x0F),
-    ],
+    "same", [query("WWW.eXample"), query(number=0xFFFF), query(flags=RD | AA | TC | RA | 0x40 | 0x0F)]
 )
 def test_what_does_not_change_the_answer_is_not_asked(same):
     assert parse_query(same).asked == parse_query(query()).asked

@@ -7,13 +7,7 @@ import struct
 import pytest
 
 from common.errors import ProtocolError, Truncated
-from common.proto.dns import (
-    MAX_NEGATIVE_TTL,
-    MAX_TTL,
-    Response,
-    parse_query,
-    parse_response,
-)
+from common.proto.dns import MAX_NEGATIVE_TTL, MAX_TTL, Response, parse_query, parse_response
 from tests.dns_messages import (
     AA,
     AAAA,

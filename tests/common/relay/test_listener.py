@@ -285,7 +285,7 @@ def test_a_real_listener():
         allowance=Allowance(),
         counters=Counter(),
     )
-    with socket.create_connection(relay.address) as client:
+    with socket.create_connection(relay.sock.getsockname()) as client:
         loop.step(1)
         (handler,) = relay.handlers
         assert Address(*client.getsockname()) == Address("127.0.0.1", int(handler.peer.rpartition(":")[2]))

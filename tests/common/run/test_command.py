@@ -89,7 +89,7 @@ def test_home_is_where_the_users_file_is_without_xdg(tmp_path, monkeypatch):
 def test_a_file_that_is_found_is_used(tmp_path, seen):
     write(tmp_path / "config.json", local_port=1234)
     assert main("sslocal", never, []) == 0
-    assert seen[0].local.port == 1234
+    assert seen[0].locals[0].address.port == 1234
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_a_file_that_is_found_is_used(tmp_path, seen):
 def test_a_server_on_the_command_line_is_enough_and_no_file_is_mixed_in(tmp_path, seen, argv):
     write(tmp_path / "config.json", local_port=1234)
     assert main("sslocal", never, argv) == 0
-    assert (str(seen[0].servers[0].address), seen[0].local.port) == ("127.0.0.1:9", 1080)
+    assert (str(seen[0].servers[0].address), seen[0].locals[0].address.port) == ("127.0.0.1:9", 1080)
 
 
 def test_flags_win_over_the_file(tmp_path, seen):
     path = write(tmp_path / "x.json", local_port=1234, timeout=10)
     assert main("sslocal", never, ["-c", path, "-l", "4321"]) == 0
-    assert (seen[0].local.port, seen[0].timeout) == (4321, 10)
+    assert (seen[0].locals[0].address.port, seen[0].timeout) == (4321, 10)
 
 
 @pytest.mark.parametrize("role", ["sslocal", "ssserver"])
@@ -200,6 +200,19 @@ def test_check_shows_the_configuration_and_no_password(tmp_path, capsys, role):
 def test_check_of_a_bad_configuration_is_2(tmp_path, capsys):
     assert main("sslocal", never, ["-c", write(tmp_path / "x.json", method="rc4"), "--check"]) == 2
     assert capsys.readouterr().out == ""
+
+
+def test_check_looks_into_the_rules_and_a_start_leaves_that_to_the_app(tmp_path, capsys, seen):
+    def check_rules(rules):
+        raise ConfigError([f"{rules}: line 1: odd"])
+
+    (tmp_path / "x.acl").write_text("odd\n")
+    path = write(tmp_path / "x.json", acl="x.acl")
+    assert main("sslocal", never, ["-c", path, "--check"], check_rules=check_rules) == 2
+    assert capsys.readouterr().err.splitlines()[1] == f"  {path}: line 1: acl: {tmp_path}/x.acl: line 1: odd"
+    assert main("sslocal", never, ["-c", path, "--check"]) == 0
+    assert main("sslocal", never, ["-c", path], check_rules=check_rules) == 0
+    assert seen[0].acl == f"{tmp_path}/x.acl"
 
 
 def test_version_names_the_project(capsys):

@@ -59,6 +59,11 @@ def test_nothing_is_set_by_an_empty_command_line():
         (["--pid-file", "x.pid"], "pid_file", "x.pid"),
         (["--daemonize-pid", "x.pid"], "pid_file", "x.pid"),
         (["--log-file", "x.log"], "log_file", "x.log"),
+        (["-u"], "mode", "udp_only"),
+        (["-U"], "mode", "tcp_and_udp"),
+        (["--acl", "x.acl"], "acl", "x.acl"),
+        (["--udp-timeout", "60"], "udp_timeout", "60"),
+        (["--udp-max-associations", "99"], "udp_max_associations", "99"),
     ],
 )
 @pytest.mark.parametrize("role", ["sslocal", "ssserver"])
@@ -73,6 +78,15 @@ def test_s2_flags_of_both_programs(role, argv, key, value):
         ("sslocal", ["--local-addr", "::1"], "local_address", "::1"),
         ("sslocal", ["-l", "1081"], "local_port", "1081"),
         ("sslocal", ["--local-port", "1081"], "local_port", "1081"),
+        ("sslocal", ["--protocol", "tunnel"], "protocol", "tunnel"),
+        ("sslocal", ["-f", "h:53"], "forward_address", "h:53"),
+        ("sslocal", ["--forward-addr", "h:53"], "forward_address", "h:53"),
+        ("sslocal", ["--tcp-redir", "tproxy"], "tcp_redir", "tproxy"),
+        ("sslocal", ["--udp-redir", "tproxy"], "udp_redir", "tproxy"),
+        ("sslocal", ["--udp-bind-addr", "::1"], "local_udp_address", "::1"),
+        ("sslocal", ["--local-dns-addr", "::1"], "local_dns_address", "::1"),
+        ("sslocal", ["--remote-dns-addr", "9.9.9.9"], "remote_dns_address", "9.9.9.9"),
+        ("sslocal", ["--dns-addr", "127.0.0.1:53"], "dns_address", "127.0.0.1:53"),
         ("ssserver", ["--forbidden-ip", "10.0.0.0/8,::1"], "forbidden_ip", "10.0.0.0/8,::1"),
         ("ssserver", ["--forbidden-ip", ""], "forbidden_ip", ""),
     ],
@@ -140,6 +154,7 @@ def test_verbosity_counts_v_less_q(argv, verbosity):
         (["--daemonize", "stop"], "stop"),
         (["--daemon=restart"], "restart"),
         (["-vd", "-q"], "start"),
+        (["-Ud"], "start"),
         ([], None),
     ],
 )
@@ -193,21 +208,16 @@ def test_the_rest():
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["-u"], "-u: UDP is not supported yet"),
-        (["-U"], "-U: UDP is not supported yet"),
-        (["--udp-bind-addr", "x"], "--udp-bind-addr: UDP is not supported yet"),
+        (
+            ["--udp-associate-addr", "x"],
+            "--udp-associate-addr: naming another address than the one clients connect to is not supported yet",
+        ),
         (["--plugin", "x"], "--plugin: plugins are not supported yet"),
         (["--plugin-opts=x"], "--plugin-opts: plugins are not supported yet"),
-        (["--acl", "x"], "--acl: access lists are not supported yet"),
         (["--workers", "2"], "--workers: more than one process is not supported yet"),
         (["--manager-address", "x"], "--manager-address: the manager is not supported yet"),
-        (["-f", "x"], "-f: tunnels are not supported yet"),
         (["-i", "eth0"], "-i: choosing the way out is not supported yet"),
         (["--outbound-proxy", "x"], "--outbound-proxy: choosing the way out is not supported yet"),
-        (
-            ["--protocol", "dns"],
-            "--protocol: any protocol but socks and http, both on one port, is not supported yet",
-        ),
     ],
 )
 def test_later_features_are_refused_by_name(argv, sentence):
@@ -221,14 +231,18 @@ def test_b_of_a_server_is_its_way_out():
         parse_options("ssserver", ["-b", "192.0.2.1"])
 
 
-@pytest.mark.parametrize("argv", [["--workers", "1"], ["--protocol", "socks"], ["--protocol=http"]])
-def test_asking_for_what_is_the_case_is_fine(argv):
-    assert parse_options("sslocal", argv).warnings == ()
+def test_asking_for_what_is_the_case_is_fine():
+    assert parse_options("sslocal", ["--workers", "1"]).warnings == ()
+
+
+def test_a_mode_is_one():
+    with pytest.raises(UsageError, match=r"^argument -U: not allowed with argument -u; see sslocal --help$"):
+        parse_options("sslocal", ["-u", "-U"])
 
 
 @pytest.mark.parametrize(
     "argv",
-    [["--fast-open"], ["--mptcp"], ["--worker-threads", "4"], ["--udp-timeout", "60"], ["--mtu", "1400"]],
+    [["--fast-open"], ["--mptcp"], ["--worker-threads", "4"], ["--mtu", "1400"]],
 )
 def test_flags_without_effect_are_a_warning(argv):
     (warning,) = parse_options("sslocal", argv).warnings
@@ -284,8 +298,11 @@ def test_help_shows_examples_and_every_flag_that_works(role, capsys):
         "--check",
         "--password-file",
         "--log-file",
+        "--acl",
+        "--udp-timeout",
         "--forbidden-ip" if role == "ssserver" else "-l",
     ):
         assert flag in shown
+    assert ("--forward-addr" in shown) == (role == "sslocal")
     assert "==SUPPRESS==" not in shown
     assert "--plugin" not in shown
