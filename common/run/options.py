@@ -35,7 +35,7 @@ _KEYS = (
 
 # flags, arguments, what is not supported
 _REFUSED = (
-    (("--udp-associate-addr",), 1, "naming another address than the one clients connect to is"),
+    (("--udp-associate-addr",), 1, "an address of another name for UDP is"),
     (("--plugin", "--plugin-opts", "--plugin-mode"), 1, "plugins are"),
     (("--manager-addr", "--manager-address"), 1, "the manager is"),
     (("-i", "--outbound-bind-interface", "--outbound-fwmark"), 1, "choosing the way out is"),

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from common.config import Config, Credential, Local, Secret, load_config
+from common.config import locals as locals_module
 from common.config.keys import TOP
 from common.config.passwords import PLACEHOLDER
 from common.config.schema import DEFAULT_FORBIDDEN
@@ -92,6 +93,37 @@ def test_what_the_example_shows_in_comments_is_true():
     for role in ROLES:
         config = load("\n".join([*defaults, "server: 127.0.0.1:8388", f"password: {KEY}"]), role)
         assert config == default(role, config.servers)
+
+
+def block(key):
+    """Return a commented list of the example, without its comment signs."""
+    lines = (ROOT / "config.yaml").read_text().splitlines()
+    first = lines.index(f"# {key}:")
+    end = next(n for n in range(first + 1, len(lines)) if not lines[n].startswith("#  "))
+    return "\n".join(line[2:] for line in lines[first:end])
+
+
+def test_the_locals_of_the_example(monkeypatch):
+    monkeypatch.setattr(locals_module, "_IS_LINUX", True)
+    config = load(f"server: 127.0.0.1:8388\npassword: {KEY}\nauth: u:p\nlocal: 1080\n{block('locals')}")
+    assert [(local.protocol, local.mode, len(local.auth)) for local in config.locals] == [
+        ("mixed", "tcp_and_udp", 1),
+        ("mixed", "tcp_and_udp", 0),
+        ("http", "tcp_only", 1),
+        ("tunnel", "tcp_and_udp", 0),
+        ("dns", "tcp_and_udp", 0),
+        ("redir", "tcp_and_udp", 0),
+    ]
+    assert config.warnings == ()
+
+
+def test_the_users_of_the_example(tmp_path):
+    (tmp_path / "bob.key").write_text(KEY)
+    (tmp_path / "bob.key").chmod(0o600)
+    text = f"server: 127.0.0.1:8388\nmethod: aes-256-gcm\n{block('users')}".replace("…", "not a secret")
+    config = load(text, "ssserver", path=str(tmp_path / "c.yaml"))
+    assert [user.name for user in config.servers[0].users] == ["alice", "bob"]
+    assert config.warnings == ()
 
 
 # ---- row S11: one content, two formats ----

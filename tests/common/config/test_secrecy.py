@@ -37,7 +37,8 @@ TEMPLATES = [
     "dns: [{s}]\nforbidden_ip: {s},{s}\nlocal: '{s}:{s}'\nlocal_port: {s}\nvia: '{s} {s}'\n"
     "version: {s}\nservers: {s}\n",
     "server: h:1\nmethod: {method}\npassword: {s}\nusers: [{{name: a, password: {s}}}, "
-    "{{name: a, password: {s}x}}, {{name: [{s}], password: {s}}}, {{{s}: 1}}, {s}, {{name: b, password: {s}, {s}: {s}}}]\n",
+    "{{name: a, password: {s}x}}, {{name: [{s}], password: {s}}}, {{{s}: 1}}, {s}, "
+    "{{name: b, password: {s}, {s}: {s}}}]\n",
     "server: h:1\nmethod: {method}\npassword: {s}:{s}\nusers: {{a: {s}, b: {s}, c: [{s}], d: {{{s}: 1}}}}\n",
     "servers: [{{server: h:1, method: {method}, users: {s}, mode: {s}, password: {s}}}]\nmode: {s}\n"
     "udp_timeout: {s}\nudp_max_associations: {s}\nacl: [{s}]\n",

@@ -210,7 +210,7 @@ def test_the_rest():
     [
         (
             ["--udp-associate-addr", "x"],
-            "--udp-associate-addr: naming another address than the one clients connect to is not supported yet",
+            "--udp-associate-addr: an address of another name for UDP is not supported yet",
         ),
         (["--plugin", "x"], "--plugin: plugins are not supported yet"),
         (["--plugin-opts=x"], "--plugin-opts: plugins are not supported yet"),
