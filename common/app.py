@@ -6,10 +6,12 @@ Everything here runs on one thread; ``loop.run()`` is the caller's.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from socket import socket
 from typing import Protocol
 
+from common.acl import AccessRules
 from common.config.schema import Config
 from common.net.loop import EventLoop
 from common.net.resolver import LIMIT, Resolver
@@ -21,6 +23,8 @@ from common.relay.listener import Admission, Limits, MakeHandler, TCPRelay
 
 RESERVED_DESCRIPTORS = 32  # for logs, DNS, listeners and the interpreter
 DESCRIPTORS_PER_CONNECTION = 2
+
+logger = logging.getLogger("shadowrelay.app")
 
 
 class DatagramPort(Protocol):
@@ -61,12 +65,23 @@ class RelayApp:
             timeout=config.udp_timeout,
             counters=self.counters,
         )
+        self._rules: dict[str, AccessRules] = {}
         self._relays: list[TCPRelay] = []
         self._ports: list[tuple[DatagramPort, socket]] = []
 
     def open(self) -> None:
         """Call ``relay`` and ``serve_datagrams`` for everything to listen on."""
         raise NotImplementedError
+
+    def access_rules(self, path: str | None) -> AccessRules | None:
+        """Return the rules of a file, read once; None for no file. Raises ConfigError."""
+        if path is None:
+            return None
+        if path not in self._rules:
+            self._rules[path] = AccessRules.load(path)
+            for warning in self._rules[path].warnings:
+                logger.warning(warning)
+        return self._rules[path]
 
     def relay(self, sock: socket, make_handler: MakeHandler) -> None:
         """Accept on the listening ``sock``; ``make_handler`` makes the connections."""
@@ -89,7 +104,8 @@ class RelayApp:
     @property
     def listening(self) -> tuple[Address | str, ...]:
         """What is actually bound, TCP and UDP alike: addresses, and paths of Unix sockets."""
-        socks = [relay.sock for relay in self._relays] + [sock for _, sock in self._ports]
+        socks = [relay.sock for relay in self._relays if not relay.draining]
+        socks += [sock for _, sock in self._ports]
         return tuple(dict.fromkeys(bound_to(sock) for sock in socks))
 
     def start(self) -> None:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from socket import socket
 
-from common.acl import AccessRules
 from common.app import RelayApp
 from common.config.schema import Credential, Local
 from common.crypto import Cipher
@@ -49,8 +48,6 @@ class LocalApp(RelayApp):
         ]
         for_tcp = Upstreams([upstream for mode, upstream in upstreams if mode != "udp_only"])
         for_udp = Upstreams([upstream for mode, upstream in upstreams if mode != "tcp_only"])
-        files = {local.acl for local in self.config.locals if local.acl is not None}
-        rules = {path: AccessRules.load(path) for path in files}
         for local in self.config.locals:
             udp = UDPService(
                 self.loop,
@@ -60,10 +57,10 @@ class LocalApp(RelayApp):
                 clock=time.time,
                 random=os.urandom,
                 counters=self.counters,
-                rules=rules.get(local.acl or ""),
+                rules=self.access_rules(local.acl),
             )
             address = local.address
-            if local.mode != "udp_only" or local.protocol == "mixed":
+            if local.mode != "udp_only":
                 address = self._open_tcp(local, for_tcp, udp)
             if local.mode != "tcp_only" and local.protocol not in ("mixed", "http"):
                 self._open_udp(local, address, udp)

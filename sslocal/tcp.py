@@ -12,7 +12,7 @@ leave in one segment; a header alone has a recognisable length (SIP022 section 3
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from socket import socket
 
 from common.acl import AccessRules, Verdict
@@ -177,6 +177,17 @@ class LocalHandler(TCPRelayHandler):
             self.request.address, clock=self.service.clock, random=self.service.random
         )
         self.resolve(self.candidate.address)
+
+    def on_addresses(self, addresses: Sequence[IPAddress]) -> Sequence[IPAddress]:
+        rules = self.service.rules
+        if rules is None or self.way is self.service.upstreams:
+            return addresses
+        assert self.request is not None
+        host = self.request.address.host
+        allowed = [ip for ip in addresses if rules.of_target(host, (ip,)) is not Verdict.BLOCK]
+        if not allowed:
+            raise TargetForbidden(f"{addresses[0]} is blocked by a rule here")
+        return allowed
 
     def on_failed(self, error: UpstreamError) -> None:
         assert self.candidate is not None

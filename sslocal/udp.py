@@ -20,15 +20,17 @@ from common.acl import AccessRules, Verdict
 from common.errors import Overloaded, ProtocolError, UpstreamError
 from common.net.loop import EventLoop
 from common.net.resolver import Query, Resolver
-from common.net.sockets import bind_datagrams
+from common.net.sockets import bind_datagrams, first_reachable, socket_address
 from common.proto.address import Address, IPAddress, parse_ip
 from common.proto.socks5_udp import build_datagram, parse_datagram
 from common.relay.associations import Associations
 from common.relay.datagrams import DatagramSocket, SocketAddress
-from common.relay.targets import OnReply, Targets
+from common.relay.targets import OnReply, Targets, nowhere
 from sslocal.upstreams import Upstream, Upstreams
 
 MAX_WAITING = 16  # datagrams that wait for the server's name
+LOOK_SECONDS = 60.0  # between looks at what the server's name means now
+RETRY_SECONDS = 1.0  # the same while there is no address, or nothing can be sent to it
 
 logger = logging.getLogger("shadowrelay.sslocal")
 
@@ -69,64 +71,88 @@ class Link(Protocol):
 
 
 class ServerLink:
-    """One association with a server. ``on_reply(source, payload)`` gets what comes back."""
+    """One association with a server. ``on_reply(source, payload)`` gets what comes back.
+
+    Whatever may have happened to the server's address, or to ours, traffic heals it: the name is looked
+    up again now and then, and soon after a datagram could not be sent. The address in use is kept as
+    long as it is one of the server's and there is a route to it, and the socket as long as the family.
+    """
 
     def __init__(self, service: UDPService, on_reply: OnReply) -> None:
         self.service, self.on_reply = service, on_reply
         self.upstream: Upstream = next(service.upstreams.in_turn())
         self.packets = self.upstream.cipher.client_packets(clock=service.clock, random=service.random)
+        self._ip: IPAddress | None = None  # of the server, and
+        self._server: SocketAddress = None  # as the socket tells it
         self._socket: DatagramSocket | None = None
-        self._server: SocketAddress = None
+        self._look_at = service.loop.now
         self._query: Query | None = None
-        self._waiting: list[tuple[Address, bytes]] = []
-        self._closed = False
+        self._waiting: list[tuple[bytes, int]] = []  # packets, and the sizes of their payloads
 
     def send(self, target: Address, payload: memoryview | bytes) -> None:
         """Send one datagram to ``target`` through the server; it may be dropped, as UDP is."""
-        if self._socket is None:
-            self._send_later(target, bytes(payload))
-            return
-        if self._socket.send(self.packets.seal(target, payload), self._server):
-            self.service.counters["udp_bytes_up"] += len(payload)
+        packet = self.packets.seal(target, payload)
+        if self._query is None and self._look_at <= self.service.loop.now:
+            self._query = self.service.resolver.resolve(self.upstream.address.host, self._on_resolved)
+        if self._socket is not None:
+            self._transmit(self._socket, packet, len(payload))
+        elif self._query is not None and len(self._waiting) < MAX_WAITING:
+            self._waiting.append((bytes(packet), len(payload)))
+        else:
+            self.service.counters["udp_dropped"] += 1
 
     def close(self) -> None:
-        self._closed = True
+        """Close the socket and wait for no name any more. The owner is let go: freed by refcount."""
+        self.on_reply = nowhere
         self._waiting.clear()
         if self._query is not None:
             self._query.cancel()
         if self._socket is not None:
             self._socket.close()
 
-    def _send_later(self, target: Address, payload: bytes) -> None:
-        if len(self._waiting) >= MAX_WAITING:
-            self.service.counters["udp_dropped"] += 1
-            return
-        self._waiting.append((target, payload))
-        if len(self._waiting) == 1:
-            self._query = self.service.resolver.resolve(self.upstream.address.host, self._on_resolved)
-
     def _on_resolved(self, addresses: tuple[IPAddress, ...], error: UpstreamError | None) -> None:
         self._query = None
+        if error is None:
+            self._look_at = self.service.loop.now + LOOK_SECONDS
+            self._use(first_reachable(sorted(addresses, key=lambda ip: ip != self._ip)))
+        else:
+            self._retry_soon(error)
         waiting, self._waiting = self._waiting, []
-        if error is not None:
-            logger.debug("server %s: %s", self.upstream.address, error)
-            self.service.counters["udp_dropped"] += len(waiting)
-            return
-        ip = addresses[0]
-        family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+        for packet, size in waiting:
+            if self._socket is not None:
+                self._transmit(self._socket, packet, size)
+            else:
+                self.service.counters["udp_dropped"] += 1
+
+    def _use(self, ip: IPAddress) -> None:
+        """Send to this address from now on."""
         try:
-            sock = socket.socket(family, socket.SOCK_DGRAM)
+            server = socket_address(ip, self.upstream.address.port)
+            if self._ip is None or self._ip.version != ip.version:
+                self._open_socket(socket.AF_INET if ip.version == 4 else socket.AF_INET6)
         except OSError as exc:
-            logger.debug("no socket for UDP: %s", exc)
-            self.service.counters["udp_dropped"] += len(waiting)
-            return
-        self._server = (str(ip), self.upstream.address.port)
+            self._retry_soon(exc)
+        else:
+            self._ip, self._server = ip, server
+
+    def _open_socket(self, family: int) -> None:
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        if self._socket is not None:
+            self._socket.close()
         self._socket = DatagramSocket(self.service.loop, sock, self._on_datagram, self.service.counters)
-        for target, payload in waiting:
-            self.send(target, payload)
+
+    def _retry_soon(self, error: Exception) -> None:
+        logger.debug("server %s: %s", self.upstream.address, error)
+        self._look_at = self.service.loop.now + RETRY_SECONDS
+
+    def _transmit(self, sock: DatagramSocket, packet: memoryview | bytes, size: int) -> None:
+        if sock.send(packet, self._server):
+            self.service.counters["udp_bytes_up"] += size
+        else:
+            self._look_at = min(self._look_at, self.service.loop.now + RETRY_SECONDS)
 
     def _on_datagram(self, data: memoryview, peer: SocketAddress) -> None:
-        if peer[:2] != self._server:
+        if peer != self._server:
             raise ProtocolError("datagram is not from the server")
         source, payload = self.packets.open(data)
         self.service.counters["udp_bytes_down"] += len(payload)
@@ -165,9 +191,12 @@ class RuledLink:
             self.service.counters["forbidden"] += 1
 
     def close(self) -> None:
+        """Close both ways. The owner is let go: freed by refcount."""
+        self.on_reply = nowhere
         for way in (self._server, self._targets):
             if way is not None:
                 way.close()
+        self._server = self._targets = None
 
     def _is_allowed(self, target: Address, ip: IPAddress) -> bool:
         return self.rules.of_target(target.host, (ip,)) is not Verdict.BLOCK
@@ -213,9 +242,9 @@ class SocksAssociation:
         if peer != self._peer and not self._may_be_client(peer):
             raise ProtocolError("datagram is not from the associated client")
         target, payload = parse_datagram(data)
+        self._link.send(target, payload)
         self._peer = peer
         self.service.associations.touch(self)
-        self._link.send(target, payload)
 
     def _may_be_client(self, peer: SocketAddress) -> bool:
         return self._peer is None and parse_ip(peer[0]) == self.client and self._port in (0, peer[1])
@@ -244,13 +273,22 @@ def associate(
 
 
 class TunnelUDP:
-    """A local UDP port whose every datagram goes to one target; each client address has its own link."""
+    """A local UDP port whose every datagram goes to one target; each client address has its own link.
+
+    The client takes what this port sends for the target's, so nobody else's replies are let through.
+    """
 
     def __init__(self, service: UDPService, sock: socket.socket, target: Address) -> None:
         self.service, self.target = service, target
         self._socket = DatagramSocket(service.loop, sock, self._on_datagram, service.counters)
 
-    def reply(self, peer: SocketAddress, payload: memoryview | bytes) -> None:
+    def reply(self, peer: SocketAddress, source: Address, payload: memoryview | bytes) -> None:
+        """Send to a client. Raises ProtocolError when ``source`` is not the target.
+
+        Which address a target given by name has is known to the server only.
+        """
+        if source.port != self.target.port or self.target.ip not in (None, source.ip):
+            raise ProtocolError("datagram is not from the tunnel's target")
         self._socket.send(payload, peer)
 
     def close(self) -> None:
@@ -277,5 +315,5 @@ class TunnelAssociation:
         self.link.close()
 
     def _on_reply(self, source: Address, payload: memoryview | bytes) -> None:
+        self.tunnel.reply(self.peer, source, payload)
         self.tunnel.service.associations.touch(self.key)
-        self.tunnel.reply(self.peer, payload)

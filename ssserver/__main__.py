@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from common.acl import AccessRules
 from common.run.command import main as run_command
 from ssserver.app import ServerApp
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ssserver; return its exit code (common/run/command.py lists them)."""
-    return run_command("ssserver", ServerApp, argv)
+    return run_command("ssserver", ServerApp, argv, check_rules=AccessRules.load)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import functools
 import os
 import time
 
-from common.acl import AccessRules
 from common.app import RelayApp
 from common.crypto import Cipher
 from common.net.sockets import bind_datagrams, listen
@@ -24,14 +23,11 @@ class ServerApp(RelayApp):
     def open(self) -> None:
         config = self.config
         jitter = 1.0 + JITTER * os.urandom(1)[0] / 255
-        rules: dict[str, AccessRules] = {}
         drains: dict[ServerHandler, None] = {}
         for server in config.servers:
             users = [(user.name, user.password.reveal()) for user in server.users]
             cipher = Cipher.from_password(server.method, server.password.reveal(), users)
-            if server.acl is not None and server.acl not in rules:
-                rules[server.acl] = AccessRules.load(server.acl)
-            gate = Gate(config.forbidden_ip, rules.get(server.acl or ""))
+            gate = Gate(config.forbidden_ip, self.access_rules(server.acl))
             address = server.address
             if server.mode != "udp_only":
                 service = Service(

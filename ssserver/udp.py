@@ -63,41 +63,31 @@ class ServerUDP:
         if self.gate.refuses(target.host):
             self.counters["forbidden"] += 1
         else:
-            association.send(target, payload)
+            association.targets.send(target, payload)
 
 
 class ServerAssociation:
     """One client session: its targets, and the way back."""
 
-    __slots__ = ("_targets", "key", "last_active", "peer", "port", "session")
+    __slots__ = ("key", "last_active", "peer", "port", "session", "targets")
 
     def __init__(self, port: ServerUDP, session: PacketSession, key: Hashable) -> None:
         self.port, self.session, self.key = port, session, key
         self.peer: SocketAddress = None  # where the last authentic datagram came from
         self.last_active = 0.0
-        self._targets = Targets(
+        self.targets = Targets(
             port.loop,
             resolver=port.resolver,
             is_allowed=port.gate.allows,
             on_reply=self._on_reply,
             counters=port.counters,
+            user=session.user,
         )
 
-    def send(self, target: Address, payload: memoryview | bytes) -> None:
-        """Send one datagram to ``target``."""
-        if self._targets.send(target, payload):
-            self._count("udp_bytes_up", len(payload))
-
     def close(self) -> None:
-        self._targets.close()
+        self.targets.close()
         self.port.packets.forget(self.session)
 
     def _on_reply(self, source: Address, payload: memoryview | bytes) -> None:
         self.port.associations.touch(self.key)
-        if self.port.socket.send(self.session.seal(source, payload), self.peer):
-            self._count("udp_bytes_down", len(payload))
-
-    def _count(self, name: str, size: int) -> None:
-        self.port.counters[name] += size
-        if self.session.user is not None:
-            self.port.counters[f"{name}[{self.session.user}]"] += size
+        self.port.socket.send(self.session.seal(source, payload), self.peer)

@@ -85,6 +85,16 @@ class FakeSocket:
     def fileno(self) -> int:
         return -1 if self.closed else self.number
 
+    def getsockname(self) -> tuple[str, int]:
+        self._check()
+        return "127.0.0.1", 1080
+
+    def getpeername(self) -> tuple[str, int]:
+        self._check()
+        if self.dead or self.error is not None:
+            raise os_error(errno.ENOTCONN)
+        return "192.0.2.7", 50000
+
     def getsockopt(self, level: int, option: int) -> int:
         """SO_ERROR: the pending error, told once as the kernel does."""
         code, self.error = self.error, None
@@ -176,10 +186,6 @@ class FakeListener(FakeSocket):
                 self.queue.popleft()
             raise first
         return self.queue.popleft(), ("192.0.2.7", 50000)
-
-    def getsockname(self) -> tuple[str, int]:
-        self._check()
-        return "127.0.0.1", 1080
 
 
 class FakeSelector(selectors.BaseSelector):

@@ -62,13 +62,26 @@ def has_libev() -> bool:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port nobody listens on and no outgoing connection will be given."""
+    """Return a port, TCP and UDP, nobody listens on and no outgoing connection will be given."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
         port = random.randrange(12_000, 32_000)
-        with socket.socket(family, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+        with (
+            socket.socket(family, socket.SOCK_STREAM) as probe,
+            socket.socket(family, socket.SOCK_DGRAM) as other,
+            contextlib.suppress(OSError),
+        ):
             probe.bind((host, port))
+            other.bind((host, port))
             return port
+
+
+def is_udp_bound(port: int) -> bool:
+    """Whether some process has a UDP socket on ``port``; only Linux tells."""
+    suffix = f":{port:04X}"
+    tables = (Path("/proc/net/udp"), Path("/proc/net/udp6"))
+    lines = [line for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
+    return any(line.split()[1].endswith(suffix) for line in lines)
 
 
 def new_password(method: str) -> str:

@@ -132,7 +132,7 @@ CHANGE_PORT = 2
 
 
 def binding_request(transaction: bytes, *, change_port: bool = False) -> bytes:
-    """Return a Binding request; with ``change_port`` it asks for the answer from the other port (RFC 5780)."""
+    """Return a Binding request, with ``change_port`` one to be answered from the other port (RFC 5780)."""
     body = struct.pack(">HHI", CHANGE_REQUEST, 4, CHANGE_PORT) if change_port else b""
     return struct.pack(">HHI", BINDING, len(body), COOKIE) + transaction + body
 
@@ -218,7 +218,8 @@ def _xor(data: bytes, mask: bytes) -> bytes:
 class Nat:
     """Forwards between one client and a server, from a source port of its own that can change.
 
-    ``sent`` and ``answered`` hold what went each way, as it was. ``copies`` is how often everything goes on.
+    ``sent`` and ``answered`` hold what came from each end. ``copies`` is how often everything goes on, which
+    may be never.
     """
 
     def __init__(self, server: tuple[str, int], readers: Readers) -> None:
@@ -227,7 +228,7 @@ class Nat:
         self.sent: list[bytes] = []
         self.answered: list[bytes] = []
         self._readers = readers
-        self._client: SocketAddress | None = None
+        self.client: SocketAddress | None = None
         self._inside = datagram_socket(server[0])
         self.port: int = self._inside.getsockname()[1]
         readers.add(self._inside, self._on_client)
@@ -244,16 +245,20 @@ class Nat:
         address: tuple[str, int] = self._outside.getsockname()[:2]
         return address
 
+    def replay(self, data: bytes) -> None:
+        """Send ``data`` to the server as if the client had sent it."""
+        self._outside.sendto(data, self.server)
+
     def inject(self, data: bytes) -> None:
         """Send ``data`` to the client as if it came from the server."""
-        assert self._client is not None
-        self._inside.sendto(data, self._client)
+        assert self.client is not None
+        self._inside.sendto(data, self.client)
 
     def _on_client(self, data: bytes, peer: SocketAddress) -> None:
-        self._client = peer
+        self.client = peer
         self.sent.append(data)
         for _ in range(self.copies):
-            self._outside.sendto(data, self.server)
+            self.replay(data)
 
     def _on_server(self, data: bytes, peer: SocketAddress) -> None:
         self.answered.append(data)

@@ -183,7 +183,8 @@ def _served(
         tcp = has_tcp and local.mode != "udp_only"
         udp = has_udp and local.mode != "tcp_only"
         if servers and not tcp and (not udp or local.protocol == "mixed"):
-            report.problem(root, f"no server's `mode` has what {local} needs")
+            needed = "UDP" if local.mode == "udp_only" else "TCP"
+            report.problem(root, f"{local} needs {needed}, and no server's `mode` has it")
         yield replace(local, mode="tcp_only" if not udp else "tcp_and_udp" if tcp else "udp_only")
 
 

@@ -28,7 +28,6 @@ from common.config.target import (
     DNS_PORT,
     TUNNEL_TARGETS,
     dns_target,
-    read_local_dns,
     tunnel_target,
 )
 from common.config.tree import Node, Report
@@ -161,13 +160,12 @@ class LocalReader:
     ) -> Iterator[Local]:
         """Yield one local, or two where UDP has an address of its own. ``whole`` is its own place."""
         self._check_keys(protocol, section, whole)
-        target = local_dns = None
+        target = None
         redir: tuple[TCPRedir, UDPRedir] = "redirect", "tproxy"
         if protocol == "tunnel":
             target = tunnel_target(section, whole, self._report)
         elif protocol == "dns":
             target = dns_target(section, whole, self._report)
-            local_dns = read_local_dns(section, self._report)
         elif protocol == "redir":
             redir = self._tcp_redir(section), self._udp_redir(section)
         local = Local(
@@ -176,7 +174,6 @@ class LocalReader:
             mode=self._mode(protocol, section, place),
             auth=read_credentials(section, self._passwords, self._folder, self._report),
             target=target,
-            local_dns=local_dns,
             path=place.path,
             acl=self._rules.find(section),
             tcp_redir=redir[0],

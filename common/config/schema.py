@@ -72,7 +72,6 @@ class Local:
     mode: Mode = "tcp_and_udp"
     auth: tuple[Credential, ...] = ()  # mixed, http
     target: Address | None = None  # tunnel: where to; dns: the resolver behind the server
-    local_dns: Address | None = None  # dns: the resolver for names that bypass; None is the system's
     path: str | None = None  # of a Unix socket, absolute; then ``address`` is ("", 0)
     acl: str | None = None
     tcp_redir: TCPRedir = "redirect"
@@ -172,7 +171,7 @@ def _shown(value: object) -> str:
         case Local():
             words = [str(value), value.protocol, value.mode]
             redir = ("tcp_redir", "udp_redir") if value.protocol == "redir" else ()
-            return " ".join((*words, *_details(value, "name", "target", "local_dns", "auth", *redir, "acl")))
+            return " ".join((*words, *_details(value, "name", "target", "auth", *redir, "acl")))
         case Credential():
             return _shown(value.user)
         case User():

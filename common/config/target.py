@@ -1,4 +1,4 @@
-"""Where a local leads: the target of a tunnel, the resolvers of a DNS server.
+"""Where a local leads: the target of a tunnel, the resolver behind a DNS server.
 
 Each is an address that may hold its port, as ``target: host:port``, or has it in a key of its own.
 """
@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from common.config import values
-from common.config.place import is_unix
 from common.config.tree import Node, Report
-from common.proto.address import Address, parse_ip
+from common.proto.address import Address
 
 Section = Mapping[str, Node]
 
 DNS_PORT = 53
 TUNNEL_TARGETS = ("target", "forward_address", "tunnel_address")
-DNS_KEYS = ("remote_dns_address", "remote_dns_port", "local_dns_address", "local_dns_port")
+DNS_KEYS = ("remote_dns_address", "remote_dns_port")
 
 
 def tunnel_target(section: Section, whole: Node, report: Report) -> Address | None:
@@ -37,20 +36,6 @@ def dns_target(section: Section, whole: Node, report: Report) -> Address | None:
         report.problem(whole, sentence)
         return None
     return _read(node, section.get("remote_dns_port"), DNS_PORT, report)
-
-
-def read_local_dns(section: Section, report: Report) -> Address | None:
-    """Return the resolver that is asked directly; None is the system's."""
-    node = section.get("local_dns_address")
-    if node is None:
-        return None
-    if is_unix(node):
-        report.warn(node, "understood, not supported: the system's resolver is asked")
-        return None
-    address = _read(node, section.get("local_dns_port"), DNS_PORT, report)
-    if address is not None and parse_ip(address.host) is None:
-        report.problem(node, "expected the IP address of a DNS server")
-    return address
 
 
 def _first(section: Section, names: Iterable[str]) -> Node | None:

@@ -24,14 +24,21 @@ Users = dict[bytes, User]  # by key, which tells them apart
 
 
 class UserReader:
-    """Reads ``users`` for one method at a time."""
+    """Reads ``users`` for one method at a time; a list that many servers inherit is read once."""
 
     def __init__(self, report: Report, passwords: Passwords) -> None:
         self._report = report
         self._passwords = passwords
+        self._known: dict[tuple[int, str], Users] = {}
 
     def read(self, node: Node, method: Method) -> Users:
         """Return the users at a node. Two of one name, or of one key, are a problem."""
+        place = id(node), method.name  # the tree outlives its readers
+        if place not in self._known:
+            self._known[place] = self._read(node, method)
+        return self._known[place]
+
+    def _read(self, node: Node, method: Method) -> Users:
         if method.family is Family.NONE:
             self._report.problem(node, "users have keys, and this method has none")
             return {}

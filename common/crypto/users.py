@@ -100,7 +100,7 @@ class Keyring:
 
         ``host`` is the client's address, or None. Raises AuthenticationFailed when no key opens it.
         """
-        for user in self._order(host):
+        for user in self._order(host) if len(self._recent) > 1 else self._recent:
             aead = user.session(salt)
             try:
                 return user, aead, aead.decrypt(self._nonce, sealed, None)

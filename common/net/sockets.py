@@ -12,12 +12,14 @@ import socket
 import stat
 import struct
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from common.proto.address import Address, IPAddress
 
 BACKLOG = 1024  # connections the kernel may hold before they are accepted
 DATAGRAM_BUFFER = 1024 * 1024  # bytes the kernel may queue on a UDP port, each way; it may grant less
+DISCARD_PORT = 9  # RFC 863; where a route is asked for and the port is nobody's
 KEEP_ALIVE_PROBES = 9  # unanswered probes until a peer counts as dead; Linux's own default
 WINDOWS_DESCRIPTORS = 512  # FD_SETSIZE as CPython builds it for Windows
 MACOS_DESCRIPTORS = 10240  # OPEN_MAX: the most macOS grants where its hard limit says "infinite"
@@ -121,17 +123,17 @@ def listen_unix(path: str, *, backlog: int = BACKLOG) -> socket.socket:
         sock.listen(backlog)
     except OSError as exc:
         sock.close()
-        raise OSError(exc.errno, exc.strerror, path) from exc
+        raise OSError(exc.errno, exc.strerror or str(exc), path) from exc
     return sock
 
 
 def close_listener(sock: socket.socket) -> None:
-    """Close a listening socket; the file of a Unix socket goes with it."""
+    """Close a listening socket; the file of a Unix socket goes with it. Idempotent."""
     bound = sock.getsockname() if sock.fileno() >= 0 else None
-    sock.close()
     if bound and isinstance(bound, str):
         with contextlib.suppress(OSError):
-            os.unlink(bound)
+            os.unlink(bound)  # before it is free: afterwards it may be a successor's
+    sock.close()
 
 
 def _remove_abandoned(path: str) -> None:
@@ -139,6 +141,7 @@ def _remove_abandoned(path: str) -> None:
     if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a listener whose queue is full is there, too
         if probe.connect_ex(path) == errno.ECONNREFUSED:
             os.unlink(path)
 
@@ -168,13 +171,30 @@ def connect_to(sock: socket.socket, ip: IPAddress, port: int) -> None:
 
     Raises OSError when there is a refusal at once, as for an address without a route.
     """
-    host = str(ip)
-    target: Any = (host, port)
-    if "%" in host:  # a zone's number is the system's to know
-        target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][4]
-    code = sock.connect_ex(target)
+    code = sock.connect_ex(socket_address(ip, port))
     if code and code not in _STARTED_ERRNOS:
         raise OSError(code, describe(code))
+
+
+def socket_address(ip: IPAddress, port: int) -> Any:
+    """Return the address as a socket of its family tells it. Raises OSError for a zone that is not there."""
+    if ip.version == 4:
+        return str(ip), port
+    # The system has its own spelling of some addresses, and it knows the number of a zone.
+    return socket.getaddrinfo(str(ip), port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][4]
+
+
+def first_reachable(addresses: Sequence[IPAddress]) -> IPAddress:
+    """Return the first address that this host has a route to; the first of all where it has none.
+
+    Nothing is sent: connecting a UDP socket only asks the routing table.
+    """
+    for ip in addresses if len(addresses) > 1 else ():
+        family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            connect_to(probe, ip, DISCARD_PORT)
+            return ip
+    return addresses[0]
 
 
 def describe(code: int) -> str:

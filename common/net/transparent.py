@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from common.net.sockets import BACKLOG, bind_datagrams, listen
+from common.net.sockets import BACKLOG, DISCARD_PORT, bind_datagrams, listen
 from common.proto.address import Address, IPAddress, parse_ip
 
 # linux/in.h, linux/in6.h, linux/netfilter_ipv4.h; the socket module names few of them. On another
@@ -34,7 +34,6 @@ _LINUX = sys.platform in ("linux", "android")
 _SOCKADDR_SIZES = {socket.AF_INET: 16, socket.AF_INET6: 28}  # bytes
 _LEVELS = {socket.AF_INET: socket.IPPROTO_IP, socket.AF_INET6: socket.IPPROTO_IPV6}
 _ANCILLARY_SIZE = 128  # bytes: room for two of them with their headers
-_DISCARD = 9  # a port, where a route is asked for and the port is nobody's
 
 
 def listen_transparent(address: Address, *, backlog: int = BACKLOG) -> socket.socket:
@@ -122,7 +121,7 @@ def is_local(ip: IPAddress) -> bool:
         return True
     with probe:
         try:
-            probe.connect((str(ip), _DISCARD))
+            probe.connect((str(ip), DISCARD_PORT))
         except OSError:
             return False  # no way there, and to an address of its own a host always has one
         return parse_ip(probe.getsockname()[0]) == ip

@@ -18,9 +18,12 @@ with the next message behind it give the same. After an error an object is done,
     address      Address; its wire form, shared by SOCKS5 and Shadowsocks
     request      Command, Request, Front
     socks5       Socks5Front          RFC 1928, RFC 1929
+    socks5_udp   its datagrams        RFC 1928 section 7
     socks4       Socks4Front          SOCKS4, SOCKS4a
-    http_proxy   HttpFront            RFC 9110, RFC 9112
+    http_proxy   HttpFront            RFC 9110, RFC 9112; http_exchange relays what it asks for
     front        FirstByteFront       which of the three, by the first byte
+    fixed        FixedFront           a target that is known without asking
+    dns          queries, responses   RFC 1035, for the local DNS server
 
 Nothing is re-exported: ssserver needs ``address`` only, and would otherwise load an HTTP parser.
 """

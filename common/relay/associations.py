@@ -64,14 +64,14 @@ class Associations:
         association = self._table.pop(key, None)
         if association is not None:
             association.close()
+        if not self._table and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def close(self) -> None:
         """End all of them."""
         for key in list(self._table):
             self.remove(key)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _expire(self) -> None:
         self._timer = None

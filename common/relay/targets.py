@@ -19,6 +19,7 @@ from functools import partial
 from common.errors import UpstreamError
 from common.net.loop import EventLoop
 from common.net.resolver import Query, Resolver
+from common.net.sockets import first_reachable
 from common.proto.address import Address, IPAddress
 from common.relay.datagrams import DatagramSocket, SocketAddress
 
@@ -35,7 +36,8 @@ logger = logging.getLogger("shadowrelay.udp")
 class Targets:
     """The sockets and the checked addresses of one client's targets.
 
-    ``is_allowed(target, ip)`` judges each address of a target; the first allowed one is used.
+    ``is_allowed(target, ip)`` judges each address of a target; of those it allows the first is used
+    that this host has a route to. The bytes of ``user`` are counted apart as well.
     """
 
     __slots__ = (
@@ -48,6 +50,7 @@ class Targets:
         "loop",
         "on_reply",
         "resolver",
+        "user",
     )
 
     def __init__(
@@ -58,31 +61,34 @@ class Targets:
         is_allowed: IsAllowed,
         on_reply: OnReply,
         counters: Counter[str],
+        user: str | None = None,
     ) -> None:
         self.loop, self.resolver, self.is_allowed = loop, resolver, is_allowed
-        self.on_reply, self.counters = on_reply, counters
+        self.on_reply, self.counters, self.user = on_reply, counters, user
         self._sockets: dict[int, DatagramSocket] = {}
         self._routes: dict[Address, tuple[IPAddress, float]] = {}
         self._queries: set[Query] = set()
         self._waiting = 0
 
-    def send(self, target: Address, payload: memoryview | bytes) -> bool:
-        """Send one datagram, now or when its name is resolved; False when it was dropped."""
+    def send(self, target: Address, payload: memoryview | bytes) -> None:
+        """Send one datagram, now or when its name is resolved; it may be dropped, as UDP is."""
         route = self._routes.get(target)
         if route is not None and route[1] > self.loop.now:
-            return self._send_to(route[0], target.port, payload)
+            self._send_to(route[0], target.port, payload)
+            return
         if target.port == 0 or self._waiting >= MAX_WAITING:
             self.counters["udp_dropped"] += 1
-            return False
+            return
         self._waiting += 1
         mine: list[Query] = []
         query = self.resolver.resolve(target.host, partial(self._on_resolved, target, bytes(payload), mine))
         if query is not None:
             mine.append(query)
             self._queries.add(query)
-        return True
 
     def close(self) -> None:
+        """Close the sockets and wait for no name any more. The owner is let go: freed by refcount."""
+        self.on_reply = nowhere
         for query in self._queries:
             query.cancel()
         self._queries.clear()
@@ -100,17 +106,18 @@ class Targets:
     ) -> None:
         self._waiting -= 1
         self._queries.difference_update(mine)
-        allowed = next((ip for ip in addresses if self.is_allowed(target, ip)), None)
-        if allowed is None:
+        allowed = [ip for ip in addresses if self.is_allowed(target, ip)]
+        if not allowed:
             self.counters["udp_dropped" if error is not None else "forbidden"] += 1
             logger.debug("datagram to %s dropped: %s", target, error or "it is forbidden")
             return
         if len(self._routes) >= MAX_ROUTES:
             self._routes.clear()
-        self._routes[target] = (allowed, self.loop.now + ROUTE_SECONDS)
-        self._send_to(allowed, target.port, payload)
+        ip = first_reachable(allowed)
+        self._routes[target] = (ip, self.loop.now + ROUTE_SECONDS)
+        self._send_to(ip, target.port, payload)
 
-    def _send_to(self, ip: IPAddress, port: int, payload: memoryview | bytes) -> bool:
+    def _send_to(self, ip: IPAddress, port: int, payload: memoryview | bytes) -> None:
         family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
         outlet = self._sockets.get(family)
         if outlet is None:
@@ -119,9 +126,20 @@ class Targets:
             except OSError as exc:
                 self.counters["udp_dropped"] += 1
                 logger.debug("no socket for UDP: %s", exc)
-                return False
+                return
             outlet = self._sockets[family] = DatagramSocket(self.loop, sock, self._on_datagram, self.counters)
-        return outlet.send(payload, (str(ip), port))
+        if outlet.send(payload, (str(ip), port)):
+            self._count("udp_bytes_up", len(payload))
 
     def _on_datagram(self, data: memoryview, source: SocketAddress) -> None:
+        self._count("udp_bytes_down", len(data))
         self.on_reply(Address(source[0], source[1]), data)
+
+    def _count(self, name: str, size: int) -> None:
+        self.counters[name] += size
+        if self.user is not None:
+            self.counters[f"{name}[{self.user}]"] += size
+
+
+def nowhere(source: Address, payload: memoryview | bytes) -> None:
+    """What becomes of a reply to somebody who has gone."""

@@ -182,7 +182,7 @@ def test_draining_ends_the_listeners_at_once_and_the_loop_with_the_last_connecti
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)
     assert app.statistics()["connections"] == 1
-    assert app.listening == (address,)
+    assert app.listening == ()
     running.close()
     app.loop.run()
     assert app.statistics()["connections"] == 0

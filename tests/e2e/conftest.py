@@ -24,6 +24,7 @@ from tests.waiting import wait_until
 
 SELECT = {"SHADOWRELAY_SELECTOR": "select"}
 SLACK_DESCRIPTORS = 2
+UDP_TIMEOUT = 3  # seconds; nothing else tells ssserver that a UDP client has gone
 
 
 def kinds() -> tuple[str, str]:
@@ -35,7 +36,9 @@ def kinds() -> tuple[str, str]:
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """A running pair; afterwards nothing of all the connections may be left in it."""
     folder = tmp_path_factory.mktemp("pair")
-    with running_pair(folder, kinds=kinds(), env=SELECT if request.param == "select" else None) as pair:
+    env = SELECT if request.param == "select" else None
+    settings = {"udp_timeout": UDP_TIMEOUT}
+    with running_pair(folder, kinds=kinds(), env=env, server_config=settings) as pair:
         before = [program.descriptors() for program in pair.programs]
         threads = [program.threads() for program in pair.programs]
         if kinds() == ("ours", "ours") and sys.platform == "linux":

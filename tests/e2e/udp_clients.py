@@ -22,7 +22,7 @@ UDP_ASSOCIATE = 3
 
 
 class Association:
-    """One association: ``control`` is its TCP connection, ``sock`` sends to ``relay``, a UDP port of sslocal."""
+    """One association: ``control`` is its TCP connection, ``sock`` sends to ``relay``, sslocal's UDP port."""
 
     def __init__(self, control: socket.socket, sock: socket.socket, relay: Target) -> None:
         self.control, self.sock, self.relay = control, sock, relay

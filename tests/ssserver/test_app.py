@@ -7,9 +7,9 @@ import ipaddress
 import pytest
 
 from common.config.schema import DEFAULT_FORBIDDEN
+from common.proto.address import Address
 from ssserver import ServerApp
 from ssserver.app import JITTER
-from ssserver.gate import Gate
 from tests.pairs import configured, running_pair, server_entry
 
 
@@ -81,18 +81,19 @@ def test_segmented_headers_are_the_configurations(make_app, segmented):
 def test_what_is_forbidden_by_default(make_app, address):
     """S3, W6"""
     (service,) = services(make_app(forbidden_ip=DEFAULT_FORBIDDEN))
-    assert service.is_forbidden(ipaddress.ip_address(address))
+    assert not service.gate.allows(Address("name.example", 80), ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "11.1.1.1", "2606:4700::1111", "::ffff:1.1.1.1"])
 def test_what_is_not(make_app, address):
     """W6: a bare 10.0.0.0 is not read as a /7."""
     (service,) = services(make_app(forbidden_ip=DEFAULT_FORBIDDEN))
-    assert not service.is_forbidden(ipaddress.ip_address(address))
+    assert service.gate.allows(Address("name.example", 80), ipaddress.ip_address(address))
 
 
-def test_an_empty_list_allows_all():
-    assert not _within((), ipaddress.ip_address("127.0.0.1"))
+def test_an_empty_list_allows_all(make_app):
+    (service,) = services(make_app(forbidden_ip=()))
+    assert service.gate.allows(Address("127.0.0.1", 80), ipaddress.ip_address("127.0.0.1"))
 
 
 def test_ports_with_different_methods_serve_at_once():

@@ -196,10 +196,11 @@ def test_of_several_addresses_the_allowed_ones_are_dialled(monkeypatch):
     assert world.dialer.last.addresses == [("192.0.2.1", 80), ("192.0.2.2", 80)]
 
 
-def test_the_refusal_names_the_address_and_the_setting(world):
-    world.service.is_forbidden = lambda ip: True
+def test_the_refusal_names_the_address_and_the_setting(monkeypatch):
+    world = ServerWorld(monkeypatch, forbidden=("192.0.2.0/24",))
     _sock, handler = world.connect()
-    with pytest.raises(TargetForbidden, match=r"^192\.0\.2\.1 is forbidden \(see forbidden_ip\)$"):
+    handler.target = TARGET
+    with pytest.raises(TargetForbidden, match=r"^192\.0\.2\.1 is forbidden \(see forbidden_ip and acl\)$"):
         handler.on_addresses([TARGET.ip])
 
 
@@ -405,7 +406,7 @@ def test_a_bug_while_accepting_a_stream_ends_only_it(world, caplog):
     def boom(data):
         raise ZeroDivisionError("injected")
 
-    handler.session = type("Session", (), {"accept": staticmethod(boom)})()
+    handler.session = type("Session", (), {"accept": staticmethod(boom), "user": None})()
     victim.arrive(b"x")
     world.settle()
     assert victim.closed

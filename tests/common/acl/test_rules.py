@@ -133,7 +133,9 @@ def test_a_name_that_idna_refuses_takes_the_default():
     assert rules("[bypass_list]", "||example.com").of_target("é..example.org") is PROXY
 
 
-@pytest.mark.parametrize("name", ["a." * 126 + "ab", "a" * 254, "a" * 100_000, "é" * 5000])
+@pytest.mark.parametrize(
+    "name", ["a." * 126 + "ab", "a" * 254, "a" * 100_000, "é" * 5000, "\u00ad" * 300 + "a.b"]
+)
 def test_a_name_too_long_for_dns_is_blocked(name):
     for each in (rules(), rules("[bypass_all]"), rules("[outbound_allow_list]", ".*")):
         assert each.of_target(name) is BLOCK

@@ -70,8 +70,8 @@ def test_a_local_has_what_a_server_has(server, expected):
     if expected is not None:
         assert [local.mode for local in load(content).locals] == expected
         return
-    place = "127.0.0.1:1" if server == "udp_only" else "127.0.0.1:3"
-    assert problems(content) == [f"no server's `mode` has what {place} needs"]
+    needed = "127.0.0.1:1 needs TCP" if server == "udp_only" else "127.0.0.1:3 needs UDP"
+    assert problems(content) == [f"{needed}, and no server's `mode` has it"]
 
 
 def test_transports_without_a_server_are_left_out():
@@ -86,7 +86,7 @@ def test_transports_without_a_server_are_left_out():
 
 def test_http_needs_tcp():
     content = {"servers": [{**BASE, "mode": "udp_only"}], "protocol": "http"}
-    assert problems(content) == ["no server's `mode` has what 127.0.0.1:1080 needs"]
+    assert problems(content) == ["127.0.0.1:1080 needs TCP, and no server's `mode` has it"]
 
 
 # ---- access rules ----
@@ -135,3 +135,12 @@ def test_a_thousand_users_load_in_a_moment():
     config = load_config("ssserver", text=yaml.safe_dump({**BASE, "users": users}), path="c.yaml", environ={})
     assert time.process_time() - begin < 3
     assert len(config.servers[0].users) == 1000
+
+
+def test_users_that_many_servers_share_are_read_once():
+    users = {f"user {number}": f"password-{number}" for number in range(100)}
+    content = {**BASE, "users": users, "servers": [f"192.0.2.2:{port}" for port in range(1, 1001)]}
+    begin = time.process_time()
+    config = load(content, "ssserver")
+    assert time.process_time() - begin < 2
+    assert {len(server.users) for server in config.servers} == {100}

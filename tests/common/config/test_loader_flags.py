@@ -167,9 +167,7 @@ def test_problems_of_flags_about_locals_name_the_flag():
         "protocol": "dns",
         "local_port": 53,
         "remote_dns_address": 5,
-        "local_dns_address": 5,
     }
     assert [problem.split(":")[0] for problem in problems(BASE, overrides=flags)] == [
         "flag --remote-dns-addr",
-        "flag --local-dns-addr",
     ]

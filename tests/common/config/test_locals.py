@@ -64,10 +64,9 @@ def ways(tmp_path, monkeypatch):
                 "local_port": 53,
                 "protocol": "dns",
                 "target": "dns.example:54",
-                "local_dns_address": "::1",
                 "client_cache_size": 5,
             },
-            local("127.0.0.1:53", "dns", target=Address("dns.example", 54), local_dns=Address("::1", 53)),
+            local("127.0.0.1:53", "dns", target=Address("dns.example", 54)),
         ),
         (
             {
@@ -75,8 +74,6 @@ def ways(tmp_path, monkeypatch):
                 "protocol": "dns",
                 "remote_dns_address": "192.0.2.9",
                 "remote_dns_port": 55,
-                "local_dns_address": "192.0.2.8",
-                "local_dns_port": 56,
                 "mode": "udp_only",
             },
             local(
@@ -84,7 +81,6 @@ def ways(tmp_path, monkeypatch):
                 "dns",
                 "udp_only",
                 target=Address("192.0.2.9", 55),
-                local_dns=Address("192.0.2.8", 56),
             ),
         ),
     ],
@@ -163,7 +159,7 @@ def test_transparent_proxying_takes_linux(ways, monkeypatch):
     [
         ({"protocol": "socks", "forward_address": "h", "forward_port": 1}, ["tunnel", "tunnel"]),
         ({"protocol": "http", "target": "h:1", "tunnel_address": "h:1"}, ["tunnel and dns", "tunnel"]),
-        ({"local_dns_address": "::1", "remote_dns_port": 5}, ["dns", "dns"]),
+        ({"remote_dns_address": "::1", "remote_dns_port": 5}, ["dns", "dns"]),
         ({"tcp_redir": "tproxy", "udp_redir": "tproxy", "tcp_tproxy": True}, ["redir", "redir", "redir"]),
         ({"tcp_tproxy": False}, []),
     ],

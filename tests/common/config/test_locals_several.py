@@ -28,7 +28,7 @@ SEVERAL = [
     {"protocol": "http", "local": "127.0.0.1:3"},
     {"protocol": "tunnel", "local_port": 4, "forward_address": "192.0.2.9", "forward_port": 53},
     {"protocol": "redir", "local_port": 5, "tcp_redir": "tproxy"},
-    {"protocol": "dns", "local_port": 6, "local_dns_address": "192.0.2.8", "remote_dns_address": "192.0.2.9"},
+    {"protocol": "dns", "local_port": 6, "remote_dns_address": "192.0.2.9"},
     {"local": "unix:x.sock"},
 ]
 
@@ -40,7 +40,7 @@ def test_several_at_once(ways, tmp_path):
         local("127.0.0.1:3", "http", "tcp_only"),
         tunnel("127.0.0.1:4"),
         local("127.0.0.1:5", "redir", tcp_redir="tproxy"),
-        local("127.0.0.1:6", "dns", target=Address("192.0.2.9", 53), local_dns=Address("192.0.2.8", 53)),
+        local("127.0.0.1:6", "dns", target=Address("192.0.2.9", 53)),
         Local(Address("", 0), mode="tcp_only", path=f"{tmp_path}/x.sock"),
     ]
 
@@ -178,8 +178,8 @@ def test_a_tunnel_of_the_original(ways, tmp_path):
 
 def test_a_dns_server_beside_the_local(ways):
     """shadowsocks-rust's ``--dns-addr``: the resolvers named are that one's."""
-    content = {"remote_dns_address": "192.0.2.9", "local_dns_address": "::1", "mode": "tcp_only"}
-    dns = local("127.0.0.1:5353", "dns", target=Address("192.0.2.9", 53), local_dns=Address("::1", 53))
+    content = {"remote_dns_address": "192.0.2.9", "mode": "tcp_only"}
+    dns = local("127.0.0.1:5353", "dns", target=Address("192.0.2.9", 53))
     assert ways(content, dns_address="127.0.0.1:5353") == [local(mode="tcp_only"), dns]
     assert ways({**content, "dns_address": "127.0.0.1:5353", "locals": [{"local_port": 1}]})[0] == dns
     both = ways({**content, "protocol": "dns", "local_port": 53}, dns_address="127.0.0.1:5353")

@@ -33,7 +33,7 @@ def test_describe_prints_every_field_once_and_no_secret():
     ways_in = (
         Local(auth=auth, acl="/x.acl"),
         Local(Address("", 0), "http", "tcp_only", path="/run/x", name="“x”"),
-        Local(Address("::1", 53), "dns", target=Address("::2", 53), local_dns=Address("192.0.2.1", 54)),
+        Local(Address("::1", 53), "dns", target=Address("::2", 53)),
         Local(Address("::", 9), "redir", tcp_redir="tproxy"),
     )
     users = (User("carol", Secret("hunter4")),)
@@ -55,7 +55,7 @@ def test_describe_prints_every_field_once_and_no_secret():
         "locals:",
         '  - 127.0.0.1:1080 mixed tcp_and_udp auth=["alice", "bob"] acl="/x.acl"',
         '  - unix:/run/x http tcp_only name="\\u201cx\\u201d"',
-        "  - [::1]:53 dns tcp_and_udp target=[::2]:53 local_dns=192.0.2.1:54",
+        "  - [::1]:53 dns tcp_and_udp target=[::2]:53",
         '  - [::]:9 redir tcp_and_udp tcp_redir="tproxy" udp_redir="tproxy"',
     ]
     assert {'dns: ["9.9.9.9"]', "idle_timeout: 2.5", "timeout: 60", "no_delay: true", "user: null"} <= set(

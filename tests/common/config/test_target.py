@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.config.keys import LOCAL, read_section
-from common.config.target import dns_target, read_local_dns, tunnel_target
+from common.config.target import dns_target, tunnel_target
 from common.config.tree import Report, node_from
 from common.errors import ConfigError
 
@@ -15,7 +15,7 @@ def load(read, **content):
     report = Report()
     root = node_from(content, "c", "")
     section = read_section(root, LOCAL, "sslocal", report)
-    found = read(section, report) if read is read_local_dns else read(section, root, report)
+    found = read(section, root, report)
     try:
         report.raise_problems()
     except ConfigError as exc:
@@ -36,10 +36,6 @@ def load(read, **content):
         (dns_target, {"remote_dns_address": "::1"}, "[::1]:53"),
         (dns_target, {"remote_dns_address": "[::1]:54"}, "[::1]:54"),
         (dns_target, {"remote_dns_address": "dns.example", "remote_dns_port": 55}, "dns.example:55"),
-        (read_local_dns, {}, "None"),
-        (read_local_dns, {"local_dns_address": "192.0.2.8"}, "192.0.2.8:53"),
-        (read_local_dns, {"local_dns_address": "192.0.2.8", "local_dns_port": 5}, "192.0.2.8:5"),
-        (read_local_dns, {"local_dns_address": "192.0.2.8:5"}, "192.0.2.8:5"),
     ],
 )
 def test_targets(read, content, expected):
@@ -79,23 +75,7 @@ def test_targets(read, content, expected):
             "has no resolver to ask through the server: set `remote_dns_address`, or `target`",
         ),
         (dns_target, {"target": ["hunter2"]}, "target: expected text, got a list; put it in quotes"),
-        (
-            read_local_dns,
-            {"local_dns_address": "name"},
-            "local_dns_address: expected the IP address of a DNS server",
-        ),
-        (
-            read_local_dns,
-            {"local_dns_address": "hunter2 x"},
-            "local_dns_address: expected a host name or an IP address",
-        ),
     ],
 )
 def test_problems(read, content, expected):
     assert load(read, **content) == (None, [expected])
-
-
-@pytest.mark.parametrize("path", ["/run/dns", "unix:/run/dns"])
-def test_a_resolver_on_a_unix_socket_is_the_systems(path):
-    warning = "local_dns_address: understood, not supported: the system's resolver is asked"
-    assert load(read_local_dns, local_dns_address=path) == ("None", [warning])

@@ -195,6 +195,22 @@ def test_what_is_forgotten_early_is_gone_in_time():
     assert not server._lapsed
 
 
+def test_forgetting_twice_is_forgetting_once():
+    now = Clock(NOW)
+    cipher = cipher_for(NAME)
+    server = server_end(cipher, now)
+    session, _, _ = server.open(client_end(cipher, now).seal(TARGET, b""), PEER)
+    now.now += 10
+    server.forget(session)
+    now.now += HOLD - 5  # silent for longer than that, forgotten for less
+    server.forget(session)
+    assert list(server._lapsed.items()) == [(session.key, NOW + 10)]
+    now.now += 5
+    server.open(client_end(cipher, now).seal(TARGET, b""), PEER)
+    assert len(server._sessions) == 1
+    assert not server._lapsed
+
+
 def test_the_table_has_a_limit_of_its_own(monkeypatch):
     """A backstop: room is made of what the relay has forgotten, and of nothing else."""
     monkeypatch.setattr(session_module, "MAX_SESSIONS", 3)

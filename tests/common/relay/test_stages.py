@@ -12,18 +12,20 @@ from common.relay.stages import (
     STAGE_DRAIN,
     STAGE_INIT,
     STAGE_STREAM,
+    STAGE_UDP_ASSOC,
 )
 
 NAMES = {value: name.removeprefix("STAGE_") for name, value in vars(stages).items() if name[:6] == "STAGE_"}
 
 
 def test_stages_are_in_the_order_of_a_connections_life():
-    assert [NAMES[stage] for stage in range(7)] == [
+    assert [NAMES[stage] for stage in range(8)] == [
         "INIT",
         "ADDR",
         "DNS",
         "CONNECTING",
         "STREAM",
+        "UDP_ASSOC",
         "DRAIN",
         "DESTROYED",
     ]
@@ -36,10 +38,11 @@ def test_every_stage_has_its_row():
 def test_the_table():
     assert {
         STAGE_INIT: {STAGE_ADDR, STAGE_DRAIN},
-        STAGE_ADDR: {STAGE_DNS, STAGE_STREAM, STAGE_DRAIN},
+        STAGE_ADDR: {STAGE_DNS, STAGE_STREAM, STAGE_UDP_ASSOC, STAGE_DRAIN},
         STAGE_DNS: {STAGE_CONNECTING, STAGE_DNS, STAGE_DRAIN},
         STAGE_CONNECTING: {STAGE_STREAM, STAGE_DNS, STAGE_DRAIN},
         STAGE_STREAM: {STAGE_ADDR, STAGE_DNS, STAGE_DRAIN},
+        STAGE_UDP_ASSOC: {STAGE_DRAIN},
         STAGE_DRAIN: set(),
         STAGE_DESTROYED: set(),
     } == NEXT_STAGES
