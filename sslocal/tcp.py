@@ -237,6 +237,8 @@ class LocalHandler(TCPRelayHandler):
         elif self.hold is not None and self.remote is not None:
             # The client ended before it sent anything; the header must still go first.
             flow.feed(memoryview(b""))
+            if self.stage != STAGE_STREAM:
+                return  # it met a broken stream
             if self.remote.pending is not None:
                 flow.closed = False  # ends once more when the header has left
                 return

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "common.run": ("common.errors", "common.config", "common.log", "common.net"),
     "common.run.genkey": ("common.run", "common.config", "common.crypto.methods"),  # it makes keys
     "common.app": tuple(
-        f"common.{part}" for part in ("errors", "config", "log", "proto", "crypto", "net", "relay")
+        f"common.{part}" for part in ("acl", "errors", "config", "log", "proto", "crypto", "net", "relay")
     ),
     "sslocal": ("common",),
     "ssserver": ("common",),

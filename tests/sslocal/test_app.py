@@ -52,7 +52,7 @@ def test_every_server_has_its_own_method(make_app):
 
 
 def test_an_open_front_asks_nobody(make_app):
-    front = service(make_app()).new_front()
+    front = service(make_app()).new_front(None)
     assert front.feed(b"\x05\x01\x00") is None
     assert front.outgoing() == b"\x05\x00"
 
@@ -60,7 +60,7 @@ def test_an_open_front_asks_nobody(make_app):
 @pytest.mark.parametrize(("password", "verdict"), [(b"wonder", b"\x00"), (b"blunder", b"\x01")])
 def test_users_are_asked_for_their_password(make_app, password, verdict):
     """M10, K1"""
-    front = service(make_app(auth=USERS)).new_front()
+    front = service(make_app(auth=USERS)).new_front(None)
     front.feed(b"\x05\x02\x00\x02")
     assert front.outgoing() == b"\x05\x02"
     with contextlib.nullcontext() if verdict == b"\x00" else pytest.raises(CredentialsRequired):
@@ -70,7 +70,7 @@ def test_users_are_asked_for_their_password(make_app, password, verdict):
 
 def test_every_client_gets_a_front_of_its_own(make_app):
     new_front = service(make_app()).new_front
-    assert new_front() is not new_front()
+    assert new_front(None) is not new_front(None)
 
 
 @pytest.mark.parametrize("via", [None, "somewhere"])

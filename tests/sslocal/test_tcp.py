@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import logging
 import weakref
 
 import pytest
@@ -43,6 +44,12 @@ FRONTS = {
     "socks4a": (SOCKS4, SOCKS4_ACCEPTED),
     "http": (HTTP, HTTP_ACCEPTED),
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_bug_is_logged(caplog):
+    yield
+    assert [record.message for record in caplog.get_records("call") if record.levelno >= logging.ERROR] == []
 
 
 @pytest.fixture
@@ -193,6 +200,18 @@ def test_a_header_that_nobody_takes(world):
     client.end()
     server.break_off()
     handler.local.on_event(READ)
+    world.settle()
+    assert server.sends == []
+    world.check_idle()
+
+
+def test_a_header_for_a_server_that_has_ended_and_broken(world):
+    """Nothing can come any more, and now nothing can go: that is an end, and no bug."""
+    client, _handler, server = world.fetch(SOCKS)
+    server.end()
+    world.settle()
+    server.break_off()
+    client.end()
     world.settle()
     assert server.sends == []
     world.check_idle()

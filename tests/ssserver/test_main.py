@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from common.acl import AccessRules
 from ssserver import ServerApp
 from ssserver import __main__ as program
 from tests.processes import ROOT
@@ -14,9 +15,9 @@ from tests.processes import ROOT
 
 def test_main_runs_the_command_of_this_program(monkeypatch):
     calls = []
-    monkeypatch.setattr(program, "run_command", lambda *args: calls.append(args) or 7)
+    monkeypatch.setattr(program, "run_command", lambda *args, **kwargs: calls.append((args, kwargs)) or 7)
     assert program.main(["-v"]) == 7
-    assert calls == [("ssserver", ServerApp, ["-v"])]
+    assert calls == [(("ssserver", ServerApp, ["-v"]), {"check_rules": AccessRules.load})]
 
 
 @pytest.mark.parametrize(("argv", "code"), [(["--version"], 0), (["--chek"], 2)])
