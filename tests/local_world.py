@@ -15,7 +15,6 @@ from common.crypto import Cipher
 from common.proto.address import Address, encode_address
 from sslocal.app import NewFront, _mixed_front
 from sslocal.tcp import LocalHandler, Service
-from sslocal.udp import UDPService
 from sslocal.upstreams import Upstream, Upstreams
 from tests.fakes import LIMITS, FakeSocket, World
 
@@ -47,21 +46,20 @@ class LocalWorld(World):
         auth: Any = None,
         limits: Any = LIMITS,
         new_front: NewFront | None = None,
-        udp: UDPService | None = None,
         rules: AccessRules | None = None,
     ) -> None:
         cipher = Cipher.from_password(method, password)
         self.random = itertools.count(1)
         self.upstreams = Upstreams([Upstream(address, cipher) for address in servers])
-        service = Service(
+        self.service = Service(
             self.upstreams,
             new_front=new_front or functools.partial(_mixed_front, auth, None),
-            udp=udp,
+            udp=None,
             rules=rules,
             clock=lambda: 1_700_000_000.0,
             random=lambda size: next(self.random).to_bytes(size, "big"),
         )
-        super().__init__(monkeypatch, functools.partial(LocalHandler, service=service), limits=limits)
+        super().__init__(monkeypatch, functools.partial(LocalHandler, service=self.service), limits=limits)
 
     def ask(self, data: bytes, client: FakeSocket | None = None) -> tuple[FakeSocket, Any]:
         """Connect a client that sends ``data``."""

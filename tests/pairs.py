@@ -32,6 +32,7 @@ STEP = 0.001  # seconds a step waits for the kernel, which moves loopback bytes 
 PASSWORDS = {
     "2022-blake3-aes-128-gcm": "AAAAAAAAAAAAAAAAAAAAAA==",
     "2022-blake3-aes-256-gcm": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    "2022-blake3-chacha20-poly1305": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
 }
 
 
@@ -150,12 +151,12 @@ class AppPair:
             assert time.monotonic() < deadline, "nothing happens any more"
             self.step()
 
-    def dial(self) -> Peer:
-        """A client of the local front, connected."""
+    def dial(self, front: Address | None = None) -> Peer:
+        """A client of the local front, or of another one, connected."""
         sock = socket.socket()
         if self.buffers:
             set_buffers(sock, self.buffers)
-        sock.connect(self.local.listening[0])
+        sock.connect(front or self.local.listening[0])
         return self._peer(sock)
 
     def tunnel(self, front: str, target: Address | None = None) -> Peer:

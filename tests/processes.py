@@ -78,10 +78,14 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 def is_udp_bound(port: int) -> bool:
     """Whether some process has a UDP socket on ``port``; only Linux tells."""
-    suffix = f":{port:04X}"
+    return any(fields[1].endswith(f":{port:04X}") for fields in _udp_table())
+
+
+def _udp_table() -> list[list[str]]:
+    """Return what Linux tells of every UDP socket: 1 is its address, 9 its inode."""
     tables = (Path("/proc/net/udp"), Path("/proc/net/udp6"))
     lines = [line for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
-    return any(line.split()[1].endswith(suffix) for line in lines)
+    return [line.split() for line in lines]
 
 
 def new_password(method: str) -> str:
@@ -194,13 +198,14 @@ class Program:
         """How many files and sockets it holds open."""
         return len(list(self._proc("fd").iterdir()))
 
+    def udp_sockets(self) -> int:
+        """How many UDP sockets with a port it holds; a first datagram gives one to those without."""
+        known = {f"socket:[{fields[9]}]" for fields in _udp_table()}
+        return len(known.intersection(self._open_files()))
+
     def uses_epoll(self) -> bool:
         """Whether one of its descriptors is an epoll instance."""
-        targets = []
-        for link in self._proc("fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed since
-                targets.append(os.readlink(link))
-        return "anon_inode:[eventpoll]" in targets
+        return "anon_inode:[eventpoll]" in self._open_files()
 
     def threads(self) -> int:
         return self._status("Threads")
@@ -213,6 +218,13 @@ class Program:
                 if "ctxt_switches" in line:
                     total += int(line.split()[1])
         return total
+
+    def _open_files(self) -> list[str]:
+        targets = []
+        for link in self._proc("fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                targets.append(os.readlink(link))
+        return targets
 
     def _proc(self, name: str) -> Path:
         return Path(f"/proc/{self.pid}") / name

@@ -7,9 +7,9 @@ import socket
 
 import pytest
 
-from common.app import DESCRIPTORS_PER_CONNECTION, RESERVED_DESCRIPTORS, RelayApp
-from common.net.loop import EventLoop
-from common.net.sockets import listen
+from common.app import DESCRIPTORS_PER_CONNECTION, RESERVED_DESCRIPTORS, RelayApp, bound_to
+from common.net.loop import READ, EventLoop
+from common.net.sockets import bind_datagrams, listen, listen_unix
 from common.proto.address import Address
 from common.relay.listener import Limits
 from common.relay.stages import STAGE_ADDR
@@ -250,3 +250,62 @@ def test_listeners_share_one_limit_and_one_set_of_counters(make_app):
 
 def test_addresses_are_addresses(app):
     assert all(isinstance(address, Address) for address in app.listening)
+
+
+# -- UDP ports ---------------------------------------------------------------------------------------
+
+
+class Port:
+    """A UDP port that only knows whether it was closed."""
+
+    def __init__(self, loop, sock):
+        self.loop, self.sock, self.closed = loop, sock, 0
+        loop.watch(sock, READ, 0, self)
+
+    def close(self):
+        self.closed += 1
+        self.loop.watch(self.sock, 0, READ, self)
+        self.sock.close()
+
+
+class WithPort(App):
+    def open(self):
+        super().open()
+        sock = bind_datagrams(LOOPBACK)
+        self.port = Port(self.loop, sock)
+        self.serve_datagrams(sock, self.port)
+
+
+@pytest.mark.parametrize("end", ["drain", "stop"])
+def test_udp_ports_end_at_once_and_once(make_app, end):
+    """S6: there is no connection to wait for, and a successor wants the port."""
+    app = make_app(WithPort)
+    app.start()
+    assert len(app.listening) == 2
+    getattr(app, end)()
+    app.stop()
+    assert app.port.closed == 1
+    assert app.listening == ()
+    assert app.loop.statistics() == {"watched": 0, "timers": 0}
+
+
+def test_one_address_of_both_kinds_is_named_once(make_app):
+    class Both(App):
+        def open(self):
+            super().open()
+            sock = bind_datagrams(self.listening[0])
+            self.serve_datagrams(sock, Port(self.loop, sock))
+
+    app = make_app(Both)
+    app.start()
+    assert len(app.listening) == 1
+
+
+def test_an_address_may_be_a_path(tmp_path):
+    with listen_unix(str(tmp_path / "front")) as sock:
+        assert bound_to(sock) == str(tmp_path / "front")
+
+
+def test_lookups_take_no_longer_than_connecting_may(make_app):
+    assert make_app(connect_timeout=0.5).resolver.limit == 0.5
+    assert make_app(connect_timeout=60.0).resolver.limit < 60

@@ -126,7 +126,7 @@ def test_k5_no_acceptable_method_gets_ff(pair, methods):
 
 @pytest.mark.parametrize(
     "opening",
-    [b"\x00", b"\x06\x01\x00", b"\x16\x03\x01\x02\x00\x01\x00", b"\xff" * 40, b"\r\n\x01", b"\x05\x00"],
+    [b"\x00", b"\x06\x01\x00", b"\x16\x03\x01\x02\x00\x01\x00", b"\xff" * 40, b"\x05\x00"],
 )
 def test_k5_what_is_no_proxy_protocol_ends_the_connection(pair, opening):
     with dial(pair.local_port) as sock:

@@ -238,8 +238,8 @@ def test_s4_one_question_for_many_waiters(named, dns):
 
 def test_s4_w20_a_late_answer_revives_nobody(named, dns):
     """Clients that left before the answer came: no connection is made for them."""
-    dns.add("late.test", "127.0.0.1", delay=1.0)
-    dns.add("later.test", "127.0.0.1", delay=1.5)
+    dns.add("late.test", "127.0.0.1", delay=0.5)
+    dns.add("later.test", "127.0.0.1", delay=0.8)
     with serve(echo) as origin:
         for _ in range(2):
             with dial(named.local_port) as sock:

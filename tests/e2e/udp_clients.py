@@ -54,11 +54,14 @@ class Association:
 
 
 @contextlib.contextmanager
-def associate(port: int, host: str = "127.0.0.1", *, announced: bool = False) -> Iterator[Association]:
+def associate(
+    port: int, host: str = "127.0.0.1", *, announced: bool = False, timeout: float = TIMEOUT
+) -> Iterator[Association]:
     """Ask the local on ``port`` for an association; with ``announced`` the request names our port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with dial(port, host) as control, datagram_socket(host) as sock:
-        sock.settimeout(TIMEOUT)
+        control.settimeout(timeout)
+        sock.settimeout(timeout)
         control.sendall(b"\x05\x01\x00")
         assert receive_exactly(control, 2) == b"\x05\x00"
         wildcard = "::" if family == socket.AF_INET6 else "0.0.0.0"
@@ -68,6 +71,8 @@ def associate(port: int, host: str = "127.0.0.1", *, announced: bool = False) ->
         assert reply[:3] == b"\x05\x00\x00", reply
         relay, rest = _split_address(reply[3:])
         assert rest == b""
+        if relay[0] == "0.0.0.0":
+            relay = host, relay[1]  # libev, on IPv6: "where you found me"
         yield Association(control, sock, relay)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
+from dataclasses import replace
 
 import pytest
 
-from common.config.schema import Credential, Secret
+from common.config.schema import Credential, Local, Secret
 from common.errors import CredentialsRequired
 from common.proto.address import Address
 from sslocal import LocalApp
-from tests.pairs import configured, running_pair, server_entry
+from tests.pairs import LOOPBACK, configured, running_pair, server_entry
 
 USERS = (Credential("alice", Secret("wonder")),)
 
@@ -100,3 +103,109 @@ def test_credentials_do_not_travel():
         assert b"X-Kept: yes" in origin.heard
         assert b"proxy-authorization" not in origin.heard.lower()
         client.reset()
+
+
+# -- ways in and modes -------------------------------------------------------------------------------
+
+
+def kinds(app):
+    """How many TCP listeners and which UDP ports it has."""
+    return len(app._relays), [type(port).__name__ for port, _ in app._ports]
+
+
+TUNNEL = Local(LOOPBACK, "tunnel", target=Address("192.0.2.9", 53))
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"),
+    [
+        (Local(LOOPBACK), (1, [])),
+        (Local(LOOPBACK, "http"), (1, [])),
+        (TUNNEL, (1, ["TunnelUDP"])),
+        (replace(TUNNEL, mode="tcp_only"), (1, [])),
+        (replace(TUNNEL, mode="udp_only"), (0, ["TunnelUDP"])),
+        (replace(TUNNEL, protocol="dns"), (1, ["DNSServer"])),
+    ],
+)
+def test_what_each_way_in_listens_on(make_app, local, expected):
+    """M4, M5"""
+    app = make_app(locals=(local,))
+    assert kinds(app) == expected
+    assert len(app.listening) == 1, "UDP has the port that TCP got"
+
+
+def test_several_ways_in(make_app):
+    app = make_app(locals=(Local(LOOPBACK), TUNNEL, Local(LOOPBACK, "http")))
+    assert kinds(app) == (3, ["TunnelUDP"])
+    assert len(app.listening) == 3
+
+
+@pytest.mark.parametrize(
+    ("local", "has"),
+    [
+        (Local(LOOPBACK), True),
+        (Local(LOOPBACK, mode="tcp_only"), False),
+        (Local(LOOPBACK, "http"), False),
+        (TUNNEL, False),
+    ],
+)
+def test_who_may_ask_for_udp(make_app, local, has):
+    """K3"""
+    assert (service(make_app(locals=(local,))).udp is not None) == has
+
+
+def test_servers_serve_what_their_mode_says(make_app):
+    first, second, third = (server_entry(Address(f"192.0.2.{number}", 8388)) for number in range(3))
+    app = make_app(replace(first, mode="tcp_only"), replace(second, mode="udp_only"), third)
+    assert [up.address for up in service(app).upstreams.in_turn()] == [first.address, third.address]
+    assert [up.address for up in service(app).udp.upstreams.in_turn()] == [second.address, third.address]
+
+
+def test_a_unix_socket_is_a_way_in(make_app, tmp_path):
+    path = str(tmp_path / "front")
+    app = make_app(locals=(Local(Address("", 0), mode="tcp_only", path=path),))
+    assert app.listening == (path,)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        client.sendall(b"\x05\x01\x00")
+        client.setblocking(False)
+        reply = b""
+        while not reply:
+            app.loop.step(0.01)
+            with contextlib.suppress(BlockingIOError):
+                reply = client.recv(9)
+        assert reply == b"\x05\x00"
+    app.stop()
+    assert not os.path.exists(path)
+
+
+def test_a_tunnel_lets_the_target_speak_first():
+    """M4: two connections at once, and neither client says anything before it is spoken to."""
+    with running_pair() as pair:
+        pair.local.config = replace(
+            pair.local.config, locals=(Local(LOOPBACK, "tunnel", "tcp_only", target=pair.target),)
+        )
+        pair.local.open()
+        front = pair.local.listening[-1]
+        conversations = []
+        for greeting in (b"220 one", b"220 two"):
+            client = pair.dial(front)
+            target = pair.accept().say(greeting)
+            conversations.append((client, target, greeting))
+        pair.drive(lambda: all(client.heard == greeting for client, _, greeting in conversations))
+        for client, target, _ in conversations:
+            client.say(b"thanks").end()
+            target.end()
+        pair.drive(lambda: all(target.ended for _, target, _ in conversations))
+        assert all(target.heard == b"thanks" for _, target, _ in conversations)
+
+
+@pytest.mark.parametrize("protocol", ["tunnel", "dns"])
+def test_rules_of_a_local_are_its_own(make_app, tmp_path, protocol):
+    """Questions of a dns local go through the server whatever the rules say."""
+    path = tmp_path / "rules.acl"
+    path.write_text("[bypass_list]\n192.0.2.0/24\n")
+    app = make_app(locals=(replace(TUNNEL, protocol=protocol, acl=str(path)), Local(LOOPBACK)))
+    with_rules, without = (relay.make_handler.keywords["service"] for relay in app._relays)
+    assert (with_rules.rules is not None) == (protocol == "tunnel")
+    assert without.rules is None

@@ -326,7 +326,7 @@ def test_when_no_server_is_left_the_client_is_told_once(monkeypatch, caplog, req
     ],
 )
 def test_requests_that_cannot_be_served_are_refused_once_and_dial_nobody(world, request_, reply, label):
-    """K5: BIND, UDP (for now), no acceptable method, bad syntax, and TLS on the plain port."""
+    """K5: BIND, UDP where it is off, no acceptable method, bad syntax, and TLS on the plain port."""
     client, handler = world.ask(request_)
     told = client.take()
     assert told[: len(reply)] == reply

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 
 import pytest
 
 from common.config.schema import DEFAULT_FORBIDDEN
+from common.errors import RelayError
 from common.proto.address import Address
 from ssserver import ServerApp
 from ssserver.app import JITTER
@@ -105,3 +107,36 @@ def test_ports_with_different_methods_serve_at_once():
             pair.drive(lambda client=client, target=target: client.ended and target.ended)
             assert target.heard == b"hello"
             pair.check_idle()
+
+
+# -- modes, users and rules --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("tcp_and_udp", (1, 1)), ("tcp_only", (1, 0)), ("udp_only", (0, 1))]
+)
+def test_what_each_mode_listens_on(make_app, mode, expected):
+    app = make_app(replace(server_entry(), mode=mode))
+    assert (len(app._relays), len(app._ports)) == expected
+    assert len(app.listening) == 1, "UDP has the port that TCP got"
+
+
+def test_rules_are_read_once_and_shared_by_the_ports_that_name_them(make_app, tmp_path):
+    path = tmp_path / "rules.acl"
+    path.write_text("[outbound_block_list]\n192.0.2.0/24\n")
+    ruled = replace(server_entry(), acl=str(path))
+    first, second, third = services(make_app(ruled, ruled, server_entry()))
+    assert first.gate.refuses("192.0.2.1")
+    assert second.gate.refuses("192.0.2.1")
+    assert not third.gate.refuses("192.0.2.1")
+
+
+def test_rules_that_cannot_be_read_leave_nothing_open(tmp_path):
+    """Closed is what an access list fails to; and no port is left behind."""
+    entries = (server_entry(), replace(server_entry(), acl=str(tmp_path / "missing.acl")))
+    app = ServerApp(configured(entries))
+    with pytest.raises((OSError, RelayError)):
+        app.start()
+    assert app.listening == ()
+    assert app.loop.statistics() == {"watched": 0, "timers": 0}
+    app.loop.close()

@@ -8,9 +8,11 @@ import random
 import socket
 import weakref
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
+from common.acl import AccessRules
 from common.errors import ConnectFailed, ConnectTimeout, ProtocolError, ResolveFailed, TargetForbidden
 from common.net.loop import READ, EventLoop
 from common.proto.address import Address
@@ -414,6 +416,47 @@ def test_a_bug_while_accepting_a_stream_ends_only_it(world, caplog):
     assert len(world.relay.handlers) == 1
     assert not sock.closed
     assert not target.closed
+
+
+# -- access rules and users --------------------------------------------------------------------------
+
+
+def test_a_client_that_may_not_come_in_is_drained_whatever_it_knows(monkeypatch):
+    """The right key changes nothing, and the deadline is a stranger's."""
+    rules = AccessRules.parse("[reject_all]\n[white_list]\n203.0.113.5\n", "rules")
+    world = ServerWorld(monkeypatch, rules=rules)
+    sock, handler = world.ask(world.client(TARGET).first(b"hello"))
+    assert (handler.stage, sock.sent, world.dialer.dials) == (STAGE_DRAIN, b"", [])
+    assert world.counters["not_admitted"] == 1
+    world.pass_time(HANDSHAKE - 0.01)
+    assert not sock.closed
+    world.pass_time(0.01)
+    world.check_idle()
+    assert world.drains == {}
+
+
+def test_a_target_that_the_rules_block_is_not_even_resolved(monkeypatch):
+    """S3"""
+    rules = AccessRules.parse("[outbound_block_list]\n|origin.example\n", "rules")
+    world = ServerWorld(monkeypatch, rules=rules)
+    sock, handler = world.ask(world.client(NAMED).first(b"hello"))
+    assert (handler.stage, sock.shut, world.resolver.asked) == (STAGE_DRAIN, True, [])
+    assert world.counters["forbidden"] == 1
+
+
+def test_bytes_are_counted_for_their_user(world):
+    _client, sock, handler, target = streaming(world)
+    handler.session = SimpleNamespace(
+        user="alice", open=handler.session.open, seal=handler.session.seal, eof=handler.session.eof
+    )
+    target.arrive(b"0123456789")
+    world.settle()
+    sock.end()
+    target.end()
+    world.settle()
+    world.check_idle()
+    assert world.counters["bytes_down[alice]"] == world.counters["bytes_down"] == 10
+    assert world.counters["bytes_up[alice]"] == world.counters["bytes_up"]
 
 
 # -- closing quietly -----------------------------------------------------------------------------------

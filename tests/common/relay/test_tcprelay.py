@@ -454,10 +454,12 @@ def test_a_delivery_whose_target_breaks_too_ends_at_once(world, caplog):
 
 
 def test_a_client_that_resets_an_empty_stream_ends_it(world):
+    """W20: as a reset, since an end of stream would say that the client still wants an answer."""
     client, _handler, target = streaming(world)
     client.break_off()
     world.settle()
     assert target.closed
+    assert (socket.SOL_SOCKET, socket.SO_LINGER) in [option[:2] for option in target.options]
     world.check_idle()
 
 
@@ -620,6 +622,19 @@ def test_a_late_answer_does_not_revive_a_dead_connection(world):
     handler.destroy()
     callback(tuple(ips("192.0.2.1")), None)
     assert (handler.stage, handler.remote, world.dialer.dials) == (STAGE_DESTROYED, None, [])
+
+
+def test_nothing_is_dialled_for_a_client_that_reset_while_its_name_was_looked_up(world):
+    """W20: nobody watches the client meanwhile, so it is asked before the dial."""
+    client, _handler = world.connect()
+    client.arrive(b"example.com 80\n")
+    world.settle()
+    client.break_off()
+    world.settle()
+    world.resolver.answer("example.com", "192.0.2.1")
+    assert world.dialer.dials == []
+    assert client.closed
+    world.check_idle()
 
 
 def test_a_dial_that_outlives_its_connection_is_cancelled(world):
