@@ -10,20 +10,24 @@ case; with two they are as apart as in two processes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import resource
 import selectors
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
+from common.app import RelayApp
 from common.config.schema import Config, Local, Server
 from common.config.schema import Secret as ConfiguredSecret
 from common.net.loop import EventLoop
 from common.proto.address import Address, encode_address
 from sslocal import LocalApp
 from ssserver import ServerApp
+
+AnyApp = TypeVar("AnyApp", bound=RelayApp)
 
 LOOPBACK = Address("127.0.0.1", 0)
 LIMIT = 20.0  # seconds of real time until a test that is stuck fails
@@ -46,6 +50,20 @@ def configured(servers: tuple[Server, ...], **options: Any) -> Config:
     options = {"forbidden_ip": (), "nofile": soft, **options}
     local = Local(options.pop("local", LOOPBACK), auth=options.pop("auth", ()))
     return Config(source="test", servers=servers, **{"locals": (local,), **options})
+
+
+def started(make: Callable[[], AnyApp]) -> AnyApp:
+    """A running app; another is made when UDP cannot have the port that TCP was given for port 0."""
+    for _ in range(5):
+        app = make()
+        try:
+            app.start()
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return app
+    raise AssertionError("no port is free for TCP and UDP")
 
 
 class Peer:
@@ -123,11 +141,10 @@ class AppPair:
     ) -> None:
         self.loops = [EventLoop(selector=selector and selector()) for _ in range(loops)]
         self.buffers = buffers
-        self.server = ServerApp(configured((server_entry(method=method),), **(server or {})), self.loops[-1])
-        self.server.start()
-        entry = server_entry(self.server.listening[0], method)
-        self.local = LocalApp(configured((entry,), **(local or {})), self.loops[0])
-        self.local.start()
+        entry = server_entry(method=method)
+        self.server = started(lambda: ServerApp(configured((entry,), **(server or {})), self.loops[-1]))
+        upstream = server_entry(self.server.listening[0], method)
+        self.local = started(lambda: LocalApp(configured((upstream,), **(local or {})), self.loops[0]))
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.target = Address(*self.listener.getsockname())

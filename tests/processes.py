@@ -154,6 +154,16 @@ class Program:
 
         wait_until(listens, timeout=START_SECONDS)
 
+    def wait_ready(self) -> None:
+        """Return once one of ours has bound all it listens on, TCP and UDP; fail when it ends instead."""
+
+        def is_ready() -> bool:
+            if not self.running:
+                raise AssertionError(f"{self.argv} ended with {self.process.returncode}:\n{self.log()}")
+            return "listening on" in self.log()
+
+        wait_until(is_ready, timeout=START_SECONDS)
+
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
@@ -238,6 +248,29 @@ class Program:
 
 def _limit_nofile(count: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+
+
+@contextlib.contextmanager
+def running_program(
+    folder: Path,
+    role: str,
+    settings: Mapping[str, object],
+    *,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Program]:
+    """Run one half of ours with exactly ``settings``; it must come to an end well, with 0."""
+    number = len(list(folder.glob(f"{role}-alone-*.json")))
+    path = write_config(folder / f"{role}-alone-{number}.json", settings)
+    program = Program((*COMMANDS["ours"][role], "-c", str(path)), path.with_suffix(".log"), env=env)
+    try:
+        program.wait_ready()
+        yield program
+        code = program.stop()
+        program.assert_healthy()
+        assert code == 0, program.log()
+    finally:
+        program.process.kill()
+        program.process.wait()
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ MAX_CONTENT_LENGTH = 2**63 - 1  # what an origin can be trusted to count in
 _TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _CONTROL = rb"\x00-\x08\x0a-\x1f\x7f"
 
+_REQUEST_START = re.compile(_TOKEN + rb"|\r?\Z")  # of a method, or perhaps of another empty line
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") [\x21-\x7e]+ HTTP/([0-9])\.[0-9]\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ")
@@ -72,13 +73,16 @@ class HeadBuffer:
     def request_line(self) -> bytes | None:
         """Return the first line with its end, empty lines before it skipped; None while incomplete.
 
-        Raises UriTooLong and, for more than MAX_EMPTY_LINES, BadRequest.
+        Raises UriTooLong and, for more than MAX_EMPTY_LINES or what cannot begin a method, BadRequest:
+        who speaks another protocol may send no line end ever.
         """
         while self._data.startswith(b"\r\n"):
             del self._data[:2]
             self._empty_lines += 1
             if self._empty_lines > MAX_EMPTY_LINES:
                 raise BadRequest(f"more than {MAX_EMPTY_LINES} empty lines before the request")
+        if not _REQUEST_START.match(self._data):
+            raise BadRequest("the request line does not begin with a method")
         end = self._data.find(b"\n", 0, MAX_REQUEST_LINE)
         if end >= 0:
             return bytes(self._data[: end + 1])

@@ -309,3 +309,14 @@ def test_an_address_may_be_a_path(tmp_path):
 def test_lookups_take_no_longer_than_connecting_may(make_app):
     assert make_app(connect_timeout=0.5).resolver.limit == 0.5
     assert make_app(connect_timeout=60.0).resolver.limit < 60
+
+
+# -- access rules ------------------------------------------------------------------------------------
+
+
+def test_rules_are_read_once_and_their_warnings_logged_once(app, tmp_path, caplog):
+    path = tmp_path / "rules.acl"
+    path.write_text("[bypass_list]\na/b\n")
+    assert app.access_rules(None) is None
+    assert app.access_rules(str(path)) is app.access_rules(str(path))
+    assert [record.message for record in caplog.records] == [f"{path}: line 2: no host name can match this"]

@@ -12,14 +12,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from tests.http_origin import HttpOrigin, serve_site
-from tests.processes import Pair, running_pair
+from tests.processes import Pair, Program, running_pair, running_program
 from tests.waiting import wait_until
 
 SELECT = {"SHADOWRELAY_SELECTOR": "select"}
@@ -61,6 +61,18 @@ def start_pair(tmp_path: Path) -> Iterator[Callable[..., Pair]]:
         def start(**options: object) -> Pair:
             options.setdefault("kinds", kinds())
             running: AbstractContextManager[Pair] = running_pair(tmp_path, **options)
+            return stack.enter_context(running)
+
+        yield start
+
+
+@pytest.fixture
+def start_program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Start one half with the arguments of ``running_program``; stopped and checked at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def start(role: str, settings: Mapping[str, object], **options: object) -> Program:
+            running: AbstractContextManager[Program] = running_program(tmp_path, role, settings, **options)
             return stack.enter_context(running)
 
         yield start

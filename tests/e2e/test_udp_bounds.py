@@ -15,7 +15,7 @@ from tests.processes import free_port
 from tests.udp_targets import mirror, serve_datagrams
 from tests.waiting import wait_until
 
-UDP_TIMEOUT = 2  # seconds
+UDP_TIMEOUT = 1.5  # seconds
 EARLY, LATE = 0.2, 5.0  # seconds that an expiry may be off, on a busy machine
 LIMIT = 4
 CROWD = 50

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from common.config.schema import Credential, Local, Secret
-from common.errors import CredentialsRequired
+from common.errors import BadRequest, CredentialsRequired
 from common.proto.address import Address
 from sslocal import LocalApp
 from tests.pairs import LOOPBACK, configured, running_pair, server_entry
@@ -152,6 +152,16 @@ def test_several_ways_in(make_app):
 def test_who_may_ask_for_udp(make_app, local, has):
     """K3"""
     assert (service(make_app(locals=(local,))).udp is not None) == has
+
+
+def test_a_http_way_in_speaks_nothing_else(make_app):
+    """Where a mixed one answers SOCKS, this one sees bad syntax."""
+    front = service(make_app(locals=(Local(LOOPBACK, "http", auth=USERS),))).new_front(None)
+    with pytest.raises(BadRequest):
+        front.feed(b"\x05\x01\x02\r\n\r\n")
+    asked = b"CONNECT origin.example:443 HTTP/1.1\r\nHost: origin.example:443\r\n\r\n"
+    with pytest.raises(CredentialsRequired):
+        service(make_app(locals=(Local(LOOPBACK, "http", auth=USERS),))).new_front(None).feed(asked)
 
 
 def test_servers_serve_what_their_mode_says(make_app):

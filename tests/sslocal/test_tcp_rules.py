@@ -1,15 +1,20 @@
-"""``LocalHandler`` under access rules: through a server, directly, or nowhere."""
+"""``LocalHandler`` and access rules: through a server, directly, or nowhere."""
 
 from __future__ import annotations
+
+import gc
+import weakref
 
 import pytest
 
 from common.acl import AccessRules
 from common.errors import ConnectFailed, ResolveFailed
 from common.proto.address import Address
-from common.relay.stages import STAGE_ADDR, STAGE_CONNECTING, STAGE_DNS
+from common.relay.stages import STAGE_ADDR, STAGE_DNS, STAGE_DRAIN
 from common.relay.tcprelay import LINGER
+from sslocal.tcp import HEADER_HOLD
 from tests.local_world import (
+    HTTP_ACCEPTED,
     SERVER,
     SOCKS_ACCEPTED,
     SOCKS_GREETING,
@@ -19,10 +24,15 @@ from tests.local_world import (
 )
 
 RULES = AccessRules.parse(
-    "[proxy_all]\n[bypass_list]\n192.0.2.0/24\n|direct.example\n[outbound_block_list]\n|ads.example\n10.0.0.0/8\n",
+    "[proxy_all]\n"
+    "[bypass_list]\n192.168.0.0/16\n||home.example\n"
+    "[proxy_list]\n||vpn.home.example\n"
+    "[outbound_block_list]\n||ads.example\n192.168.6.0/24\n",
     "rules",
 )
-THE_SERVER = [(SERVER.host, SERVER.port)]
+NAMES_ONLY = AccessRules.parse("[proxy_all]\n[bypass_list]\n||home.example\n", "rules")
+THROUGH = [(SERVER.host, SERVER.port)]
+FORBIDDEN = b"\x05\x02\x00\x01\0\0\0\0\0\0"
 
 
 @pytest.fixture
@@ -30,170 +40,199 @@ def world(monkeypatch):
     return LocalWorld(monkeypatch, rules=RULES)
 
 
-def socks(host: str) -> bytes:
-    return SOCKS_GREETING + socks_request(Address(host, 80))
+def connect(world, host, port=80, payload=b""):
+    return world.ask(SOCKS_GREETING + socks_request(Address(host, port)) + payload)
 
 
-def get(host: str, path: str = "/") -> bytes:
-    return f"GET http://{host}{path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+# -- three ways --------------------------------------------------------------------------------------
 
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+@pytest.mark.parametrize(
+    ("host", "dialled"),
+    [
+        ("192.168.1.1", [("192.168.1.1", 80)]),
+        ("192.0.2.1", THROUGH),
+        ("2001:db8::1", THROUGH),
+        ("a.vpn.home.example", THROUGH),
+    ],
+)
+def test_what_is_known_at_once_is_dialled_at_once(world, host, dialled):
+    connect(world, host)
+    assert world.dialer.last.addresses == dialled
+    assert [name for name in world.resolver.asked if name == host] == [host] * (dialled is not THROUGH)
 
 
-def test_a_bypassing_target_is_dialled_itself_and_spoken_to_plainly(world):
-    client, handler, target = world.fetch(socks("192.0.2.7") + b"hello")
-    assert world.dialer.last.addresses == [("192.0.2.7", 80)]
-    assert client.take() == b"\x05\x00" + SOCKS_ACCEPTED
-    assert target.sends == [b"hello"], "no header"
-    target.arrive(b"back").end()
-    client.end()
-    world.settle()
-    assert client.take() == b"back"
-    world.check_idle()
-    assert handler.way.in_turn  # its own, and not the servers'
+def test_a_name_that_bypasses_is_resolved_here(world):
+    _client, handler = connect(world, "printer.home.example")
+    assert (handler.stage, world.resolver.waiting) == (STAGE_DNS, ["printer.home.example"])
+    world.resolver.answer("printer.home.example", "192.168.1.2", "203.0.113.1")
+    assert world.dialer.last.addresses == [("192.168.1.2", 80), ("203.0.113.1", 80)]
 
 
-def test_a_silent_client_of_a_direct_target_sends_nothing(world):
-    """There is no header that could be waiting."""
-    client, _handler, target = world.fetch(socks("192.0.2.7"))
-    world.pass_time(1)
-    assert target.sends == []
-    client.end()
-    world.settle()
-    assert target.shut
-
-
-def test_everything_else_goes_through_the_server(world):
-    _client, _handler, server = world.fetch(socks("203.0.113.1") + b"hello")
-    assert world.dialer.last.addresses == THE_SERVER
-    assert server.take() == header("203.0.113.1") + b"hello"
-
-
-def test_a_name_is_resolved_when_a_rule_of_networks_may_hold_for_it(world):
-    client, handler = world.ask(socks("origin.example"))
+@pytest.mark.parametrize(
+    ("addresses", "dialled"),
+    [(("192.168.1.2",), [("192.168.1.2", 80)]), (("203.0.113.1",), THROUGH)],
+)
+def test_another_name_is_judged_by_its_addresses(world, addresses, dialled):
+    _client, handler = connect(world, "origin.example")
     assert (handler.stage, world.resolver.waiting) == (STAGE_DNS, ["origin.example"])
-    client.arrive(bytes(1000))
-    assert world.settle() == 0, "the client is not read meanwhile"
-    world.resolver.answer("origin.example", "203.0.113.1")
-    assert (handler.stage, world.dialer.last.addresses) == (STAGE_CONNECTING, THE_SERVER)
+    world.resolver.answer("origin.example", *addresses)
+    world.resolver.answer("origin.example", *addresses)  # for the dial, where that is direct
+    assert world.dialer.last.addresses == dialled
 
 
-def test_and_may_turn_out_to_be_direct(world):
-    world.ask(socks("origin.example"))
-    world.resolver.answer("origin.example", "192.0.2.7")
-    world.resolver.answer("origin.example", "192.0.2.7")  # now to dial it
-    assert world.dialer.last.addresses == [("192.0.2.7", 80)]
+def test_a_name_that_does_not_resolve_here_is_the_servers(world):
+    connect(world, "origin.example")
+    world.resolver.answer("origin.example", ResolveFailed("no such name"))
+    assert world.dialer.last.addresses == THROUGH
 
 
-def test_a_name_that_does_not_resolve_here_is_the_servers_to_know(world):
-    _client, _handler = world.ask(socks("inner.example"))
-    world.resolver.answer("inner.example", ResolveFailed("no such name"))
-    assert world.dialer.last.addresses == THE_SERVER
+def test_names_are_not_told_to_a_resolver_that_need_not_know(monkeypatch):
+    world = LocalWorld(monkeypatch, rules=NAMES_ONLY)
+    connect(world, "origin.example")
+    assert world.resolver.asked == [SERVER.host]
+    assert world.dialer.last.addresses == THROUGH
 
 
-def test_a_name_that_is_listed_is_not_resolved_to_be_judged(world):
-    world.resolver.known["direct.example"] = ()
-    world.ask(socks("ads.example"))
-    assert world.resolver.asked == []
+# -- the direct way ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["ads.example", "10.1.2.3"])
-@pytest.mark.parametrize(("make", "reply"), [(socks, b"\x05\x00\x05\x02"), (get, b"HTTP/1.1 403 ")])
-def test_a_blocked_target_is_refused_once_and_nobody_is_dialled(world, host, make, reply):
-    client, _handler = world.ask(make(host))
-    told = client.take()
-    assert told.startswith(reply)
-    assert told.count(b"HTTP/1.1") == (make is get)
-    assert client.shut
-    assert world.dialer.dials == []
-    assert world.counters["forbidden"] == 1
-    world.pass_time(LINGER)
+def test_a_direct_stream_is_plain(world):
+    """No header, however long the client is silent."""
+    client, handler = connect(world, "192.168.1.1")
+    target = world.reach()
+    assert client.take() == b"\x05\x00" + SOCKS_ACCEPTED
+    world.pass_time(HEADER_HOLD)
+    assert target.sends == []
+    client.arrive(b"ping")
+    world.settle()
+    target.arrive(b"pong")
+    world.settle()
+    assert (target.take(), client.take()) == (b"ping", b"pong")
+    assert handler.way is not world.upstreams
+    client.end()
+    target.end()
+    world.settle()
     world.check_idle()
 
 
-def test_a_name_whose_address_is_blocked_is_refused_after_the_lookup(world):
-    client, _handler = world.ask(get("rebound.example"))
-    world.resolver.answer("rebound.example", "10.0.0.1")
+def test_a_request_directly(world):
+    """H2: the origin sees what it would see through a server."""
+    request = b"GET http://192.168.1.1/ HTTP/1.1\r\nHost: 192.168.1.1\r\n\r\n"
+    _client, _handler, target = world.fetch(request)
+    assert target.take() == b"GET / HTTP/1.1\r\nHost: 192.168.1.1\r\n\r\n"
+
+
+def test_the_next_request_may_go_another_way(world):
+    """A kept-alive client; the parked stream leads to another origin."""
+    client, handler, target = world.fetch(b"GET http://192.168.1.1/ HTTP/1.1\r\nHost: 192.168.1.1\r\n\r\n")
+    target.arrive(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     world.settle()
-    assert client.take().startswith(b"HTTP/1.1 403 ")
-    assert world.dialer.dials == []
-
-
-def test_of_a_direct_names_addresses_the_blocked_ones_are_not_dialled(world):
-    world.ask(socks("direct.example"))
-    world.resolver.answer("direct.example", "10.0.0.1", "203.0.113.7")
-    assert world.dialer.last.addresses == [("203.0.113.7", 80)]
-
-
-def test_a_direct_name_with_blocked_addresses_only_is_refused(world):
-    client, _handler = world.ask(socks("direct.example"))
-    world.resolver.answer("direct.example", "10.0.0.1")
+    assert handler.stage == STAGE_ADDR
+    client.arrive(b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n")
     world.settle()
-    assert client.take() == b"\x05\x00\x05\x02\x00\x01\0\0\0\0\0\0"
-    assert world.dialer.dials == []
+    assert target.closed
+    assert world.dialer.last.addresses == THROUGH
+    assert world.reach().take() == header("192.0.2.1") + b"GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"
 
 
-def test_a_direct_target_that_refuses_is_told_and_is_no_outage_of_the_servers(world, caplog):
-    client, _handler = world.ask(get("192.0.2.7"))
+def test_a_target_that_cannot_be_reached_directly_is_named(world):
+    """And no server is blamed, nor tried."""
+    client, _handler = world.ask(b"CONNECT 192.168.1.1:80 HTTP/1.1\r\nHost: 192.168.1.1:80\r\n\r\n")
     world.dialer.last.fail(ConnectFailed("refused"))
     world.settle()
     told = client.take()
     assert told.startswith(b"HTTP/1.1 502 ")
-    assert b"the target 192.0.2.7:80 is out of reach" in told.lower()
-    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+    assert b"192.168.1.1:80 is out of reach" in told
+    assert len(world.dialer.dials) == 1
+    assert not world.upstreams._unreachable
 
 
-def test_kept_alive_requests_each_go_their_own_way(world):
-    """H5: through the server, directly, and nowhere, on one connection of the client."""
-    client, handler, server = world.fetch(get("203.0.113.1"))
-    server.arrive(ANSWER)
-    world.settle()
-    assert client.take() == ANSWER
-    client.arrive(get("192.0.2.7"))
-    world.settle()
-    assert server.closed
-    target = world.reach()
-    assert target.take() == b"GET / HTTP/1.1\r\nHost: 192.0.2.7\r\n\r\n"
-    target.arrive(ANSWER)
-    world.settle()
-    assert (client.take(), handler.stage) == (ANSWER, STAGE_ADDR)
-    client.arrive(get("ads.example"))
-    world.settle()
-    assert client.take().startswith(b"HTTP/1.1 403 ")
-    assert target.closed
+def test_a_direct_name_with_a_blocked_address(world):
+    """Its other addresses are fine."""
+    client, _handler = connect(world, "printer.home.example")
+    world.resolver.answer("printer.home.example", "192.168.6.1", "192.168.1.2")
+    assert world.dialer.last.addresses == [("192.168.1.2", 80)]
+    world.reach()
+    assert client.take() == b"\x05\x00" + SOCKS_ACCEPTED
 
 
-def test_a_stale_direct_stream_is_tried_again_directly(world):
-    client, _handler, target = world.fetch(get("192.0.2.7"))
-    target.arrive(ANSWER)
+def test_a_direct_name_with_blocked_addresses_only(world):
+    client, handler = connect(world, "printer.home.example")
+    world.resolver.answer("printer.home.example", "192.168.6.1")
     world.settle()
-    client.take()
-    client.arrive(get("192.0.2.7", "/2"))
-    world.settle()
-    target.end()
-    world.settle()
-    fresh = world.reach()
-    fresh.end()
-    world.settle()
-    told = client.take()
-    assert told.startswith(b"HTTP/1.1 502 ")
-    assert b"the target closed the connection before it answered" in told.lower()
-    assert [dial.addresses for dial in world.dialer.dials] == [[("192.0.2.7", 80)]] * 2
+    assert world.dialer.dials == []
+    assert client.take() == b"\x05\x00" + FORBIDDEN
+    assert (handler.stage, world.counters["forbidden"]) == (STAGE_DRAIN, 1)
 
 
-def test_a_client_that_goes_while_its_target_is_judged(world):
-    """W20, R8"""
-    _client, handler = world.ask(socks("origin.example"))
-    handler.destroy()
+# -- nowhere -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["x.ads.example", "192.168.6.1"])
+def test_what_is_blocked_is_refused_at_once(world, host):
+    """S3: in the client's own protocol, and nobody is asked about it."""
+    client, handler = connect(world, host)
+    assert client.take() == b"\x05\x00" + FORBIDDEN
+    assert (handler.stage, world.counters["forbidden"]) == (STAGE_DRAIN, 1)
+    assert (world.dialer.dials, world.resolver.asked) == ([], [])
+    world.pass_time(LINGER)
     world.check_idle()
 
 
-def test_a_client_that_reset_while_its_target_was_judged_is_dialled_for_nobody(world):
-    """W20"""
-    client, _handler = world.ask(socks("origin.example"))
+@pytest.mark.parametrize("method", [b"CONNECT x.ads.example:80", b"GET http://x.ads.example/"])
+def test_http_clients_are_told_which_target(world, method):
+    client, _handler = world.ask(method + b" HTTP/1.1\r\nHost: x.ads.example\r\n\r\n")
+    told = client.take()
+    assert told.startswith(b"HTTP/1.1 403 ")
+    assert b"x.ads.example:80 is blocked by a rule here" in told
+
+
+def test_blocked_by_its_addresses(monkeypatch):
+    """Of a name that has to be resolved anyway."""
+    world = LocalWorld(monkeypatch, rules=RULES)
+    client, handler = connect(world, "origin.example")
+    world.resolver.answer("origin.example", "192.168.6.1")
+    world.settle()
+    assert client.take() == b"\x05\x00" + FORBIDDEN
+    assert handler.stage == STAGE_DRAIN
+
+
+# -- leaving -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["origin.example", "printer.home.example", "192.168.1.1"])
+def test_a_client_that_leaves_meanwhile(world, host):
+    """W20, R8: a late answer dials nobody."""
+    client, handler = connect(world, host)
+    freed = weakref.ref(handler)
+    dials = len(world.dialer.dials)
+    gc.collect()
+    gc.disable()
+    try:
+        handler.destroy()
+        del handler
+        assert freed() is None
+    finally:
+        gc.enable()
+    world.resolver.answer(host, "192.168.1.2")
+    assert len(world.dialer.dials) == dials
+    assert client.closed
+    world.check_idle()
+
+
+def test_a_client_that_resets_while_its_name_is_judged(world):
+    client, _handler = connect(world, "origin.example")
     client.break_off()
     world.resolver.answer("origin.example", "203.0.113.1")
     world.settle()
     assert world.dialer.dials == []
     world.check_idle()
+
+
+def test_http_tunnels_are_judged_the_same(world):
+    client, _handler, _target = world.fetch(
+        b"CONNECT 192.168.1.1:443 HTTP/1.1\r\nHost: 192.168.1.1:443\r\n\r\n"
+    )
+    assert world.dialer.last.addresses == [("192.168.1.1", 443)]
+    assert client.take() == HTTP_ACCEPTED

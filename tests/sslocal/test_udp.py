@@ -143,6 +143,31 @@ def test_anything_from_the_server_is_a_datagram_or_dropped(method, data, monkeyp
     owner.link.close()
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "none"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_any_change_to_a_real_reply_is_noticed(method, data, monkeypatch):
+    """K4: cut anywhere, or with any byte changed; the whole one is still welcome."""
+    world = UDPWorld(monkeypatch, method=method)
+    owner = Owner(world)
+    owner.link.send(TARGET, b"x")
+    world.sent()
+    link = world.network.last
+    packet = bytearray(world._sessions[link].seal(SOURCE, b"hello"))
+    whole = bytes(packet)
+    place = data.draw(st.integers(0, len(packet) - 1))
+    if data.draw(st.booleans()):
+        del packet[place:]
+    else:
+        packet[place] ^= data.draw(st.integers(1, 255))
+    for each in (bytes(packet), whole):
+        link.arrive(each, tuple(SERVER))
+    settle(world.loop)
+    assert owner.replies == [(SOURCE, b"hello")]
+    assert world.counters["udp_dropped"] == 1
+    owner.link.close()
+
+
 def test_a_target_without_a_wire_form_is_the_senders_fault(named):
     """Nothing has happened: no packet, no lookup, no socket."""
     owner = Owner(named)

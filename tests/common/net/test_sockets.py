@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import math
@@ -16,12 +17,18 @@ from common.net import sockets
 from common.net.sockets import (
     ABORTED_ERRNOS,
     CAPACITY_ERRNOS,
+    DATAGRAM_BUFFER,
     KEEP_ALIVE_PROBES,
+    bind_datagrams,
+    close_listener,
     connect_to,
     describe,
+    first_reachable,
     listen,
+    listen_unix,
     raise_nofile,
     reset,
+    socket_address,
     tune,
 )
 from common.proto.address import Address
@@ -133,6 +140,176 @@ def test_windows_never_reuses_an_address(monkeypatch):
     assert options == [(socket.SOL_SOCKET, -5, 1)]
 
 
+# -- UDP ports ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "::ffff:127.0.0.1"])
+def test_binds_datagrams(host):
+    with bind_datagrams(Address(host, 0)) as port:
+        assert not port.getblocking()
+        assert port.type == socket.SOCK_DGRAM
+        reached = "::1" if host == "::1" else "127.0.0.1"
+        family = socket.AF_INET6 if ":" in reached else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as client:
+            client.sendto(b"x", (reached, port.getsockname()[1]))
+        assert port.recvfrom(9)[0] == b"x"
+        with pytest.raises(BlockingIOError):
+            port.recvfrom(9)
+
+
+def test_only_the_ipv6_wildcard_is_of_both_families():
+    with bind_datagrams(Address("::", 0)) as both, bind_datagrams(Address("::1", 0)) as one:
+        assert both.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 0
+        assert one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
+
+
+def test_a_udp_port_has_room_for_a_burst():
+    with bind_datagrams(Address("127.0.0.1", 0)) as port, socket.socket(type=socket.SOCK_DGRAM) as plain:
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            granted, usual = (sock.getsockopt(socket.SOL_SOCKET, option) for sock in (port, plain))
+            assert granted >= min(usual, DATAGRAM_BUFFER)
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [("127.0.0.1", errno.EADDRINUSE), ("192.0.2.1", errno.EADDRNOTAVAIL)],
+)
+def test_a_udp_port_that_cannot_be_bound_names_its_address(host, code):
+    """Nobody shares it: a second server would take the first one's clients."""
+    with bind_datagrams(Address("127.0.0.1", 0)) as first:
+        address = Address(host, first.getsockname()[1])
+        with pytest.raises(OSError, match=f"'{address}'") as caught:
+            bind_datagrams(address)
+    assert caught.value.errno == code
+    assert caught.value.filename == str(address)
+
+
+# -- Unix sockets -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "front.sock")
+
+
+def abandon(path):
+    """What a killed program leaves: a file that nobody listens on."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+
+
+def test_listens_at_a_path(path):
+    with listen_unix(path) as listener, socket.socket(socket.AF_UNIX) as client:
+        assert not listener.getblocking()
+        client.connect(path)
+        listener.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o777])
+def test_a_path_is_its_owners_from_the_first_moment(path, monkeypatch, umask):
+    """Mode 0600, whatever the umask; and the umask is what it was."""
+    before = os.umask(umask)
+    try:
+        with listen_unix(path):
+            assert os.stat(path).st_mode & 0o777 == 0o600
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+
+
+def test_an_abandoned_file_is_replaced(path):
+    abandon(path)
+    with listen_unix(path), socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_live_listener_is_left_alone(path, full):
+    """Also one that is too busy to accept: nothing waits for it."""
+    with listen_unix(path, backlog=0) as first, socket.socket(socket.AF_UNIX) as client:
+        if full:
+            client.connect(path)
+        with pytest.raises(OSError, match=f"in use: '{path}'") as caught:
+            listen_unix(path)
+        assert (caught.value.errno, caught.value.filename) == (errno.EADDRINUSE, path)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                first.accept()[0].close()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(path)
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link to nothing", "datagrams"])
+def test_what_is_no_abandoned_listener_is_left_alone(path, kind, tmp_path):
+    with contextlib.ExitStack() as stack:
+        if kind == "file":
+            (tmp_path / "front.sock").write_text("precious")
+        elif kind == "directory":
+            (tmp_path / "front.sock").mkdir()
+        elif kind == "link to nothing":
+            (tmp_path / "front.sock").symlink_to(tmp_path / "nothing")
+        else:
+            stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)).bind(path)
+        before = os.lstat(path)
+        with pytest.raises(OSError, match="in use") as caught:
+            listen_unix(path)
+        assert caught.value.filename == path
+        assert os.lstat(path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("missing/front", "No such file"), ("x" * 200, "path too long")],
+)
+def test_a_path_that_cannot_be_says_why(tmp_path, name, sentence):
+    path = str(tmp_path / name)
+    with pytest.raises(OSError, match=sentence) as caught:
+        listen_unix(path)
+    assert caught.value.filename == path
+
+
+def test_a_system_without_unix_sockets(path, monkeypatch):
+    monkeypatch.delattr(socket, "AF_UNIX")
+    with pytest.raises(OSError, match="no Unix sockets") as caught:
+        listen_unix(path)
+    assert caught.value.filename == path
+
+
+def test_the_file_goes_with_its_listener(path):
+    listener = listen_unix(path)
+    close_listener(listener)
+    close_listener(listener)
+    assert not os.path.exists(path)
+    assert listener.fileno() == -1
+
+
+def test_a_file_that_has_gone_before_is_no_reason_to_fail(path):
+    listener = listen_unix(path)
+    os.unlink(path)
+    close_listener(listener)
+    assert listener.fileno() == -1
+
+
+def test_closing_never_takes_the_file_of_a_successor(path, monkeypatch):
+    """It goes while the path is still ours: whoever comes next finds it free, or taken."""
+    listener = listen_unix(path)
+    seen = []
+    monkeypatch.setattr(os, "unlink", lambda path: seen.append((path, listener.fileno() >= 0)))
+    close_listener(listener)
+    assert seen == [(path, True)]
+    monkeypatch.undo()
+    os.unlink(path)
+
+
+def test_closing_a_tcp_listener():
+    listener = listen(Address("127.0.0.1", 0))
+    close_listener(listener)
+    close_listener(listener)
+    assert listener.fileno() == -1
+
+
 # -- connect, options, reset --------------------------------------------------------------------------
 
 
@@ -159,6 +336,49 @@ def test_connect_looks_up_the_number_of_a_zone(monkeypatch):
     connect_to(Recorder(), ipaddress.ip_address("fe80::1%lo"), 80)
     (target,) = asked
     assert target[1:] == (80, 0, socket.if_nametoindex("lo"))
+
+
+@pytest.mark.parametrize(
+    ("ip", "address"),
+    [
+        ("192.0.2.1", ("192.0.2.1", 80)),
+        ("2001:db8:0::1", ("2001:db8::1", 80, 0, 0)),
+        ("::102:304", ("::1.2.3.4", 80, 0, 0)),
+    ],
+)
+def test_addresses_as_sockets_tell_them(ip, address):
+    """So that they can be compared with where a datagram came from; the last one Python spells otherwise."""
+    assert socket_address(ipaddress.ip_address(ip), 80) == address
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_datagram_comes_from_its_socket_address(host):
+    with bind_datagrams(Address(host, 0)) as one, bind_datagrams(Address(host, 0)) as other:
+        one.sendto(b"x", socket_address(ipaddress.ip_address(host), other.getsockname()[1]))
+        assert other.recvfrom(9)[1] == socket_address(ipaddress.ip_address(host), one.getsockname()[1])
+
+
+def test_a_zone_that_is_not_there():
+    with pytest.raises(OSError):  # noqa: PT011  # the words are the C library's
+        socket_address(ipaddress.ip_address("fe80::1%nowhere0"), 80)
+
+
+def test_the_first_address_with_a_route_is_reachable():
+    """A link-local address without its zone has none; nothing is sent to find out."""
+    lost, here, too = map(ipaddress.ip_address, ("fe80::1", "127.0.0.1", "::1"))
+    assert first_reachable([lost, here, too]) == here
+    assert first_reachable([too, here]) == too
+    assert first_reachable([lost]) == lost
+    assert first_reachable([lost, lost]) == lost
+
+
+def test_without_descriptors_the_first_address_is_taken(monkeypatch):
+    def no_socket(*args):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    addresses = [ipaddress.ip_address(text) for text in ("127.0.0.1", "127.0.0.2")]
+    monkeypatch.setattr(socket, "socket", no_socket)
+    assert first_reachable(addresses) == addresses[0]
 
 
 def test_tune(link):

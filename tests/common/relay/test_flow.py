@@ -409,6 +409,22 @@ def test_a_failed_send_is_told_and_drops_what_cannot_leave(loop, connection, cli
     assert not connection.remote.events & WRITE
 
 
+@pytest.mark.parametrize("way", ["feed", "deliver"])
+def test_a_write_that_ends_the_flow_leaves_the_interest_to_the_owner(loop, connection, target, way):
+    """Who concludes inside a failed write reads on, for itself; the flow has no say any more."""
+
+    def conclude(side, exc):
+        connection.up.detach()
+        connection.local.want(READ)
+
+    up = connection.up
+    connection.on_unwritable = conclude
+    connection.local.want(0)
+    target.break_off(errno.EPIPE)
+    getattr(up, way)(memoryview(b"x"))
+    assert connection.local.events == READ
+
+
 def test_what_a_transform_raises_is_the_connections_fault(loop, client, target):
     """R11, W24"""
     bug = ZeroDivisionError()

@@ -126,6 +126,33 @@ def test_S3_the_first_allowed_address_of_a_name_is_used(world):
     assert service.recvfrom(9)[0] == b"x"
 
 
+def test_of_the_allowed_addresses_the_first_with_a_route_is_used(world):
+    """A name with both families, from a host with one: fe80::1 without its zone leads nowhere."""
+    service, address = world.service()
+    world.resolver.known["svc.test"] = tuple(ips("fe80::1", "127.0.0.1"))
+    world.targets.send(Address("svc.test", address.port), b"x")
+    assert service.recvfrom(9)[0] == b"x"
+    assert world.counters == {"udp_bytes_up": 1}
+
+
+def test_bytes_are_counted_where_they_leave_and_where_they_come_from(world):
+    service, address = world.service()
+    world.targets.user = "u"
+    world.forbidden.add("127.0.0.2")
+    for payload, host in ((b"sent", "127.0.0.1"), (b"forbidden", "127.0.0.2"), (b"nobody", "slow.test")):
+        world.targets.send(Address(host, address.port), payload)
+    _, client = service.recvfrom(9)
+    service.sendto(b"answer", client)
+    drive(world.loop, lambda: world.replies)
+    assert world.counters == {
+        "udp_bytes_up": 4,
+        "udp_bytes_up[u]": 4,
+        "udp_bytes_down": 6,
+        "udp_bytes_down[u]": 6,
+        "forbidden": 1,
+    }
+
+
 def test_a_slow_name_delays_only_its_own_datagrams(world):
     service, address = world.service()
     world.targets.send(Address("slow.test", address.port), memoryview(bytearray(b"late")))
