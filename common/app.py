@@ -56,8 +56,8 @@ class RelayApp:
             limit=min(LIMIT, config.connect_timeout),
         )
         spare = raise_nofile(config.nofile) - RESERVED_DESCRIPTORS
-        limit = config.max_connections or max(1, spare // DESCRIPTORS_PER_CONNECTION)
-        self._admission = Admission(self.loop, limit)
+        self.max_connections = config.max_connections or max(1, spare // DESCRIPTORS_PER_CONNECTION)
+        self._admission = Admission(self.loop, self.max_connections)
         self._allowance = Allowance()
         self.associations = Associations(
             self.loop,

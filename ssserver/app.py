@@ -11,7 +11,7 @@ from common.crypto import Cipher
 from common.net.sockets import bind_datagrams, listen
 from common.proto.address import Address
 from ssserver.gate import Gate
-from ssserver.tcp import ServerHandler, Service
+from ssserver.tcp import MAX_DRAINS, ServerHandler, Service
 from ssserver.udp import ServerUDP
 
 JITTER = 0.2  # of the handshake time, drawn once per process: processes differ, connections do not
@@ -39,6 +39,7 @@ class ServerApp(RelayApp):
                     segmented_header=config.segmented_header,
                     gate=gate,
                     drains=drains,
+                    max_drains=min(MAX_DRAINS, max(1, self.max_connections // 4)),
                 )
                 listener = listen(address)
                 address = Address(address.host, listener.getsockname()[1])  # UDP has the port TCP got

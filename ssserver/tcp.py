@@ -41,12 +41,13 @@ class Service:
         segmented_header: bool,
         gate: Gate,
         drains: dict[ServerHandler, None],
+        max_drains: int = MAX_DRAINS,
     ) -> None:
         self.cipher, self.clock, self.random, self.salts = cipher, clock, random, salts
         self.handshake_seconds = handshake_seconds
         self.segmented_header = segmented_header
         self.gate = gate
-        self.drains = drains
+        self.drains, self.max_drains = drains, max_drains
 
 
 class ServerHandler(TCPRelayHandler):
@@ -144,7 +145,7 @@ class ServerHandler(TCPRelayHandler):
 
     def _drain(self) -> None:
         drains = self.service.drains
-        if len(drains) >= MAX_DRAINS:
+        if len(drains) >= self.service.max_drains:
             next(iter(drains)).close_quietly()
         drains[self] = None
         self.drain_silently()

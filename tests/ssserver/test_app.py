@@ -140,3 +140,11 @@ def test_rules_that_cannot_be_read_leave_nothing_open(tmp_path):
     assert app.listening == ()
     assert app.loop.statistics() == {"watched": 0, "timers": 0}
     app.loop.close()
+
+
+def test_W10_the_silent_leave_room_for_others(make_app):
+    """A quarter of the connections at most, however few there may be."""
+    app = make_app(max_connections=16)
+    assert app._relays[0].make_handler.keywords["service"].max_drains == 4
+    assert make_app(max_connections=1)._relays[0].make_handler.keywords["service"].max_drains == 1
+    assert make_app(max_connections=10**6)._relays[0].make_handler.keywords["service"].max_drains == 512

@@ -28,7 +28,6 @@ from common.relay.stages import (
     STAGE_STREAM,
 )
 from common.relay.tcprelay import LINGER
-from ssserver import tcp as module
 from ssserver.tcp import QUIET_READS, ServerHandler
 from tests.fakes import LIMITS, FakeResolver, FakeSocket
 from tests.server_world import HANDSHAKE, ServerWorld
@@ -384,8 +383,8 @@ def test_an_error_out_of_turn_ends_the_connection(world):
     world.check_idle()
 
 
-def test_drained_strangers_are_few_and_the_oldest_goes_first(world, monkeypatch):
-    monkeypatch.setattr(module, "MAX_DRAINS", 3)
+def test_drained_strangers_are_few_and_the_oldest_goes_first(world):
+    world.service.max_drains = 3
     strangers = [world.ask(bytes(300))[0] for _ in range(3)]
     strangers[0].arrive(b"unread")
     holder, _handler = world.ask(world.client(TARGET).first(b"hello"))

@@ -59,6 +59,19 @@ def test_leading_empty_lines_are_skipped():
     assert isinstance(every_way(Cutter, b"\r\n" * (MAX_EMPTY_LINES + 1)).error, BadRequest)
 
 
+@pytest.mark.parametrize("data", [b"\x05\x01\x00", b"\x01", b"\r\n\x01", b"\rG", b" GET", b"(", b"\xc3\xa9"])
+def test_what_cannot_begin_a_request_is_refused_without_a_line_end(data):
+    """A SOCKS client at a port for HTTP only would wait for ever, and so would we."""
+    assert isinstance(every_way(Cutter, data).error, BadRequest)
+
+
+@pytest.mark.parametrize("data", [b"", b"\r", b"\r\n", b"\r\n\r", b"G", b"\r\nGE"])
+def test_what_may_begin_a_request_is_waited_for(data):
+    cutter = Cutter()
+    assert cutter.feed(data) is None
+    assert cutter.feed(b"") is None
+
+
 def test_H7_head_limit_is_exact():
     assert len(every_way(Cutter, head_of(MAX_HEAD)).result) == MAX_HEAD
     assert isinstance(every_way(Cutter, head_of(MAX_HEAD + 1)).error, HeadTooLarge)
