@@ -15,8 +15,10 @@ snapshots, so a stale event reaches the old object, which must know that it is c
 
 from __future__ import annotations
 
+import errno
 import logging
 import selectors
+import sys
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -27,6 +29,9 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 # epoll counts milliseconds in 32 bits and raises beyond them, at 24.8 days; once a day costs nothing.
 MAX_WAIT = 24 * 3600.0
+
+SELECT_LIMIT = 1024  # FD_SETSIZE: descriptors from here on are out of range
+WINDOWS_SELECT_LIMIT = 512  # FD_SETSIZE as CPython builds it for Windows: sockets at one time
 
 logger = logging.getLogger("shadowrelay.loop")
 
@@ -55,19 +60,31 @@ class EventLoop:
         selector: selectors.BaseSelector | None = None,
     ) -> None:
         self._selector = selector or selectors.DefaultSelector()
+        self._is_select = isinstance(self._selector, selectors.SelectSelector)
         self._clock = clock
         self._timers = TimerHeap()
         self._stopping = False
         self.now = clock()
 
     def watch(self, sock: HasFileno | int, events: int, old: int, watcher: Watcher) -> None:
-        """Move the registration of ``sock`` from interest ``old`` to ``events`` (0 = not registered)."""
+        """Move the registration of ``sock`` from interest ``old`` to ``events`` (0 = not registered).
+
+        Raises OSError (EMFILE) when ``select()`` has no room for one more: it would fail for all of them.
+        """
         if not events:
             self._selector.unregister(sock)
         elif old:
             self._selector.modify(sock, events, watcher)
         else:
+            if self._is_select and self._is_full(sock):
+                raise OSError(errno.EMFILE, "select() can watch no more")
             self._selector.register(sock, events, watcher)
+
+    def _is_full(self, sock: HasFileno | int) -> bool:
+        """Windows' ``select()`` bounds the number of sockets, everybody else's the largest descriptor."""
+        if sys.platform == "win32":
+            return len(self._selector.get_map()) >= WINDOWS_SELECT_LIMIT
+        return (sock if isinstance(sock, int) else sock.fileno()) >= SELECT_LIMIT
 
     def call_at(self, deadline: float, callback: Callable[[], None]) -> Timer:
         """Call ``callback`` once, at ``deadline`` on the loop's clock or just after; never before returning.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import socket
@@ -9,7 +10,7 @@ import struct
 
 import pytest
 
-from common.net.loop import READ, WRITE
+from common.net.loop import READ, WRITE, EventLoop
 
 NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -97,3 +98,31 @@ def test_timeouts_are_rounded_up_to_a_millisecond(monkeypatch):
         selector.select(0.0101)
         monkeypatch.undo()
     assert waited == [pytest.approx(0.011)]
+
+
+def test_what_select_cannot_watch_is_refused_and_the_rest_goes_on(monkeypatch):
+    """W10: one descriptor too many must not fail the ``select`` of all others."""
+    loop = EventLoop(selector=selectors.SelectSelector())
+    one, other = socket.socketpair()
+    with one, other:
+        loop.watch(one, READ, 0, Recorder())
+        monkeypatch.setattr("common.net.loop.SELECT_LIMIT", other.fileno())
+        with pytest.raises(OSError, match="select") as caught:
+            loop.watch(other, READ, 0, Recorder())
+        assert caught.value.errno == errno.EMFILE
+        monkeypatch.setattr("common.net.loop.sys.platform", "win32")
+        monkeypatch.setattr("common.net.loop.WINDOWS_SELECT_LIMIT", 1)
+        with pytest.raises(OSError, match="select"):
+            loop.watch(other.fileno(), READ, 0, Recorder())
+        monkeypatch.undo()
+        loop.step(0)
+        loop.watch(one, 0, READ, Recorder())
+    loop.close()
+
+
+class Recorder:
+    def on_event(self, mask):
+        """Nothing to do."""
+
+    def on_fault(self, exc):
+        raise exc
