@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -30,6 +31,7 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 TICK = os.sysconf("SC_CLK_TCK")
+PORTS = range(12_000, 32_000)  # where ports of tests are taken from
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 
@@ -63,17 +65,29 @@ def has_libev() -> bool:
 
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port, TCP and UDP, nobody listens on and no outgoing connection will be given."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
-        port = random.randrange(12_000, 32_000)
-        with (
-            socket.socket(family, socket.SOCK_STREAM) as probe,
-            socket.socket(family, socket.SOCK_DGRAM) as other,
-            contextlib.suppress(OSError),
-        ):
-            probe.bind((host, port))
-            other.bind((host, port))
+        port = random.choice(PORTS)
+        if _is_free(port, host):
             return port
+
+
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Return ``count`` different ones."""
+    free = (port for port in random.sample(PORTS, len(PORTS)) if _is_free(port, host))
+    return list(itertools.islice(free, count))
+
+
+def _is_free(port: int, host: str) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with (
+        socket.socket(family, socket.SOCK_STREAM) as tcp,
+        socket.socket(family, socket.SOCK_DGRAM) as udp,
+        contextlib.suppress(OSError),
+    ):
+        tcp.bind((host, port))
+        udp.bind((host, port))
+        return True
+    return False
 
 
 def is_udp_bound(port: int) -> bool:
