@@ -4,6 +4,7 @@
 #   make test       the tests                     make test ARGS='-k socks'   some of them
 #   make lint       style and types
 #   make coverage   the tests, and which lines and branches they ran
+#   make bench      one bulk stream, ours beside shadowsocks-libev if it is there (needs cc)
 #   make clean      back to a fresh checkout
 #
 # PYTHON=python3.13 chooses the interpreter; without it, the first one from 3.11 on is taken.
@@ -15,7 +16,7 @@ PYTHONS := $(PYTHON) $(if $(PYTHON),,python3 python3.14 python3.13 python3.12 py
 PYTEST := pytest
 ARGS :=
 
-.PHONY: run test lint coverage clean
+.PHONY: run test lint coverage bench clean
 
 run: $(INSTALLED)
 	@$(BIN)/python scripts/demo.py
@@ -33,6 +34,9 @@ coverage: $(INSTALLED)
 	$(MAKE) test PYTEST='coverage run -p -m pytest'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+bench: $(INSTALLED)
+	$(BIN)/python -m bench.bulk $(ARGS)
 
 clean:
 	rm -rf $(VENV) .run build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
