@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.acl import AccessRules
+from common.acl.networks import NetworkSet, parse_network
 from common.config.schema import IPNetwork
 from common.proto.address import Address, IPAddress, parse_ip
 
@@ -13,7 +14,7 @@ class Gate:
     """``rules`` None: everybody may come in, and what is not forbidden may go out."""
 
     def __init__(self, forbidden: Sequence[IPNetwork], rules: AccessRules | None = None) -> None:
-        self._forbidden = forbidden
+        self._forbidden = NetworkSet(parse_network(str(network)) for network in forbidden)
         self._rules = rules
 
     def admits(self, client: str) -> bool:
@@ -30,6 +31,6 @@ class Gate:
     def allows(self, target: Address, ip: IPAddress) -> bool:
         """May ``target`` be reached at ``ip``? An IPv4-mapped address counts as the IPv4 it carries."""
         plain = getattr(ip, "ipv4_mapped", None) or ip
-        if any(plain in network for network in self._forbidden):
+        if plain in self._forbidden:
             return False
         return self._rules is None or not self._rules.is_outbound_blocked(target.host, plain)

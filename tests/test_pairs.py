@@ -12,6 +12,7 @@ import weakref
 
 import pytest
 
+from common.net.loop import DefaultSelector
 from common.proto.address import Address
 from common.relay.stages import STAGE_DRAIN, STAGE_STREAM
 from sslocal import LocalApp
@@ -65,7 +66,7 @@ def test_both_directions_at_once(method, size):
         assert client.heard == data[::-1]
 
 
-@pytest.mark.parametrize("selector", [selectors.DefaultSelector, selectors.SelectSelector])
+@pytest.mark.parametrize("selector", [DefaultSelector, selectors.SelectSelector])
 def test_small_buffers_and_slow_readers(selector):
     """R2, R7: 4 KiB in the kernel, readers that take odd bites, answered only after the end."""
     data = random.Random(2).randbytes(150_000)

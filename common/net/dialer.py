@@ -7,8 +7,9 @@
 The next attempt starts when the one before has failed, or has been silent for ``STAGGER`` seconds;
 attempts that are under way stay in the race. One address costs one attempt and one timer.
 
-The rule: the callback is called from the loop, exactly once, never before ``dial`` returns and
-never after ``cancel``. It is trusted not to raise; what it raises is logged.
+The rule: the callback is called exactly once and never after ``cancel``; a failure comes from the
+loop, and so does a connection, unless it stands at once: to an address of this host's own there is
+nothing to wait for. The callback is trusted not to raise; what it raises is logged.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable, Sequence
 
 from common.errors import ConnectFailed, ConnectTimeout, Overloaded, UpstreamError
 from common.net.loop import WRITE, EventLoop
-from common.net.sockets import CAPACITY_ERRNOS, connect_to, describe, tune
+from common.net.sockets import CAPACITY_ERRNOS, begin_connection, describe
 from common.net.timers import Timer
 from common.proto.address import Address, IPAddress
 
@@ -43,17 +44,18 @@ def dial(
     timeout: float,
     no_delay: bool = True,
     keep_alive: float = 15.0,
-) -> Dial:
+) -> Dial | None:
     """Connect over TCP to one of ``addresses``, tried in order, within ``timeout`` seconds.
 
     ``callback(sock, None)`` hands over a connected, non-blocking socket that the loop does not
     watch, with the options of ``tune`` set; ``callback(None, error)`` reports ConnectTimeout,
     ConnectFailed with the errno that tells most, or Overloaded when this process has no descriptor
-    left. Raises ValueError when ``addresses`` is empty.
+    left. Returns None when it has been called already. Raises ValueError when ``addresses`` is empty.
     """
     if not addresses:
         raise ValueError("no address to dial")
-    return Dial(loop, addresses, callback, timeout, no_delay, keep_alive)
+    attempt = Dial(loop, addresses, callback, timeout, no_delay, keep_alive)
+    return attempt if attempt.begin() else None
 
 
 class Dial:
@@ -74,9 +76,16 @@ class Dial:
         self._callback: DialCallback | None = callback
         self._timeout, self._no_delay, self._keep_alive = timeout, no_delay, keep_alive
         self._error: UpstreamError | None = None
-        self._deadline = loop.call_later(timeout, self._on_deadline)
+        self._deadline: Timer | None = None
         self._next: Timer | None = None
+
+    def begin(self) -> bool:
+        """Start; False when it is over already."""
         self._advance()
+        if self._callback is None:
+            return False
+        self._deadline = self.loop.call_later(self._timeout, self._on_deadline)
+        return True
 
     def cancel(self) -> None:
         """Close what is under way; the callback is never called from here on. Idempotent."""
@@ -102,28 +111,31 @@ class Dial:
         while self._waiting:
             ip, port = self._waiting.popleft()
             if self._begin(ip, port):
-                if self._waiting:
+                if self._waiting and self._callback is not None:
                     self._next = self.loop.call_later(STAGGER, self._advance)
                 return
         if not self._attempts:
             self._next = self.loop.call_at(self.loop.now, self._give_up)
 
     def _begin(self, ip: IPAddress, port: int) -> bool:
-        address = Address(str(ip), port)
+        """False when it failed at once."""
         try:
-            sock = socket.socket(socket.AF_INET if ip.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+            sock, connected = begin_connection(ip, port, no_delay=self._no_delay, keep_alive=self._keep_alive)
         except OSError as exc:
-            self._note(address, exc.errno)
+            self._note(Address(str(ip), port), exc.errno)
             return False
+        if connected:
+            try:
+                self._finish(sock, None)
+            except Exception as exc:
+                _report_fault(Address(str(ip), port), exc)
+            return True
+        attempt = Attempt(self, sock, Address(str(ip), port))
         try:
-            sock.setblocking(False)
-            tune(sock, no_delay=self._no_delay, keep_alive=self._keep_alive)
-            connect_to(sock, ip, port)
-            attempt = Attempt(self, sock, address)
             self.loop.watch(sock, WRITE, 0, attempt)
         except OSError as exc:
             sock.close()
-            self._note(address, exc.errno)
+            self._note(attempt.address, exc.errno)
             return False
         self._attempts.append(attempt)
         return True
@@ -151,7 +163,8 @@ class Dial:
             callback(sock, error)
 
     def _close(self) -> None:
-        self._deadline.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self._next is not None:
             self._next.cancel()
         attempts, self._attempts = self._attempts, []
@@ -173,7 +186,7 @@ class Attempt:
             self.dial.on_answer(self)
 
     def on_fault(self, exc: Exception) -> None:
-        logger.error("who dialled %s failed on the answer", self.address, exc_info=exc)
+        _report_fault(self.address, exc)
 
     def release(self) -> socket.socket:
         """Stop watching and hand over the socket."""
@@ -184,6 +197,10 @@ class Attempt:
 
     def close(self) -> None:
         self.release().close()
+
+
+def _report_fault(address: Address, exc: Exception) -> None:
+    logger.error("who dialled %s failed on the answer", address, exc_info=exc)
 
 
 def _failure(address: Address, code: int) -> UpstreamError:

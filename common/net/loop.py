@@ -25,6 +25,11 @@ from typing import Protocol
 
 from common.net.timers import Timer, TimerHeap
 
+if sys.platform == "linux":
+    from common.net.epoll import EpollSelector as DefaultSelector
+else:
+    from selectors import DefaultSelector
+
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 # epoll counts milliseconds in 32 bits and raises beyond them, at 24.8 days; once a day costs nothing.
@@ -59,7 +64,7 @@ class EventLoop:
         clock: Callable[[], float] = time.monotonic,
         selector: selectors.BaseSelector | None = None,
     ) -> None:
-        self._selector = selector or selectors.DefaultSelector()
+        self._selector = selector or DefaultSelector()
         self._is_select = isinstance(self._selector, selectors.SelectSelector)
         self._clock = clock
         self._timers = TimerHeap()

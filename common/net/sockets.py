@@ -20,7 +20,6 @@ from common.proto.address import Address, IPAddress
 BACKLOG = 1024  # connections the kernel may hold before they are accepted
 DATAGRAM_BUFFER = 1024 * 1024  # bytes the kernel may queue on a UDP port, each way; it may grant less
 DISCARD_PORT = 9  # RFC 863; where a route is asked for and the port is nobody's
-KEEP_ALIVE_PROBES = 9  # unanswered probes until a peer counts as dead; Linux's own default
 WINDOWS_DESCRIPTORS = 512  # FD_SETSIZE as CPython builds it for Windows
 MACOS_DESCRIPTORS = 10240  # OPEN_MAX: the most macOS grants where its hard limit says "infinite"
 
@@ -50,6 +49,12 @@ ABORTED_ERRNOS = _errnos(
 # connect(2) on a non-blocking socket: it goes on in the kernel.
 _STARTED_ERRNOS = _errnos("EINPROGRESS", "EWOULDBLOCK", "WSAEWOULDBLOCK")
 
+# What a listening socket is told, the connections accepted from it have been told as well.
+OPTIONS_ARE_INHERITED = sys.platform in ("linux", "darwin") or "bsd" in sys.platform
+
+# Non-blocking from birth, where the system can: one call less for each connection.
+_STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+
 # struct linger, on and 0 seconds; its members are short on Windows.
 _NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -64,21 +69,48 @@ def listen(address: Address, *, backlog: int = BACKLOG, reuse_port: bool = False
     Raises OSError, with the address as its ``filename``.
     """
     try:
-        family, bound = _bindable(address)
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = _bind_stream(address, reuse_port=reuse_port)
         try:
-            sock.setblocking(False)
-            _share_address(sock, reuse_port=reuse_port)
-            if family == socket.AF_INET6:
-                dual = address.host == "::" and socket.has_dualstack_ipv6()
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
-            sock.bind(bound)
             sock.listen(backlog)
         except BaseException:
             sock.close()
             raise
     except OSError as exc:
         raise OSError(exc.errno, exc.strerror, str(address)) from exc
+    return sock
+
+
+def reserve(address: Address) -> socket.socket:
+    """Return a TCP socket that is bound as if it were alone and does not listen.
+
+    While it is open, sockets that ``listen`` with ``reuse_port`` may have the same port, port 0 having
+    become a free one. Without it they could join another copy of this program, whose port it is.
+
+    Raises OSError, with the address as its ``filename``.
+    """
+    try:
+        sock = _bind_stream(address, reuse_port=False)
+        _allow_reuse(sock)
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, str(address)) from exc
+    return sock
+
+
+def _bind_stream(address: Address, *, reuse_port: bool) -> socket.socket:
+    family, bound = _bindable(address)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        _share_address(sock)
+        if reuse_port:
+            _allow_reuse(sock)
+        if family == socket.AF_INET6:
+            dual = address.host == "::" and socket.has_dualstack_ipv6()
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+        sock.bind(bound)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
@@ -127,15 +159,6 @@ def listen_unix(path: str, *, backlog: int = BACKLOG) -> socket.socket:
     return sock
 
 
-def close_listener(sock: socket.socket) -> None:
-    """Close a listening socket; the file of a Unix socket goes with it. Idempotent."""
-    bound = sock.getsockname() if sock.fileno() >= 0 else None
-    if bound and isinstance(bound, str):
-        with contextlib.suppress(OSError):
-            os.unlink(bound)  # before it is free: afterwards it may be a successor's
-    sock.close()
-
-
 def _remove_abandoned(path: str) -> None:
     """Remove a socket file whose listener is gone, as after a kill."""
     if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
@@ -154,16 +177,41 @@ def _bindable(address: Address) -> tuple[int, Any]:
     return family, bound
 
 
-def _share_address(sock: socket.socket, *, reuse_port: bool) -> None:
+def _share_address(sock: socket.socket) -> None:
     # On POSIX, SO_REUSEADDR means "do not wait for TIME_WAIT"; on Windows it means "steal the port".
     if os.name == "posix" and sys.platform != "cygwin":
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     elif hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-    if reuse_port:
-        if not hasattr(socket, "SO_REUSEPORT"):
-            raise OSError(errno.EOPNOTSUPP, "this system cannot share a port between processes")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _allow_reuse(sock: socket.socket) -> None:
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise OSError(errno.EOPNOTSUPP, "this system cannot share a port between processes")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def begin_connection(
+    ip: IPAddress, port: int, *, no_delay: bool, keep_alive: float
+) -> tuple[socket.socket, bool]:
+    """Return a non-blocking TCP socket on its way to an address, and whether it is there already.
+
+    It is where the address is this host's own. Raises OSError when there is a refusal at once.
+    """
+    sock = socket.socket(socket.AF_INET if ip.version == 4 else socket.AF_INET6, _STREAM)
+    try:
+        if sock.getblocking():
+            sock.setblocking(False)
+        tune(sock, no_delay=no_delay, keep_alive=keep_alive)
+        connect_to(sock, ip, port)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        sock.getpeername()
+    except OSError:
+        return sock, False
+    return sock, True
 
 
 def connect_to(sock: socket.socket, ip: IPAddress, port: int) -> None:
@@ -207,8 +255,8 @@ def tune(sock: socket.socket, *, no_delay: bool, keep_alive: float) -> None:
     """Set the options of a relayed connection.
 
     ``no_delay`` sends small segments at once. After ``keep_alive`` seconds of silence the kernel
-    probes the peer, again every ``keep_alive`` seconds, and gives it up after ``KEEP_ALIVE_PROBES``
-    probes without an answer; 0 for never. An option the system refuses stays as it was.
+    probes the peer, again every ``keep_alive`` seconds, and gives it up after as many probes without
+    an answer as the system has it (Linux: 9); 0 for never. An option the system refuses stays as it was.
     """
     if no_delay:
         _set(sock, socket.IPPROTO_TCP, "TCP_NODELAY", 1)
@@ -218,7 +266,6 @@ def tune(sock: socket.socket, *, no_delay: bool, keep_alive: float) -> None:
         _set(sock, socket.IPPROTO_TCP, "TCP_KEEPIDLE", seconds)
         _set(sock, socket.IPPROTO_TCP, "TCP_KEEPALIVE", seconds)  # macOS's name for TCP_KEEPIDLE
         _set(sock, socket.IPPROTO_TCP, "TCP_KEEPINTVL", seconds)
-        _set(sock, socket.IPPROTO_TCP, "TCP_KEEPCNT", KEEP_ALIVE_PROBES)
 
 
 def _set(sock: socket.socket, level: int, option: str, value: int) -> None:

@@ -132,12 +132,12 @@ class TCPRelayHandler:
 
     def look_up(self, host: str, callback: ResolveCallback) -> None:
         """To DNS: the client waits until ``callback`` has what the resolver finds, which may be at once."""
-        self.local.want(self.local.events & ~READ)
         self.advance(STAGE_DNS)
         self.disarm()
         query = self.resolver.resolve(host, callback)
         if query is not None:  # else it was answered already, and ``self.query`` may be the next one by now
             self.query = query
+            self.local.want(self.local.events & ~READ)
 
     @contained
     def _on_resolved(self, addresses: tuple[IPAddress, ...], error: UpstreamError | None) -> None:
@@ -153,7 +153,7 @@ class TCPRelayHandler:
             return
         allowed = [(ip, self.target.port) for ip in self.on_addresses(addresses)]
         self.advance(STAGE_CONNECTING)
-        self.dialing = dial(
+        dialing = dial(
             self.loop,
             allowed,
             self._on_dialled,
@@ -161,6 +161,9 @@ class TCPRelayHandler:
             no_delay=self.limits.no_delay,
             keep_alive=self.limits.keep_alive,
         )
+        if dialing is not None:  # else it stands already
+            self.dialing = dialing
+            self.local.want(self.local.events & ~READ)
 
     @contained
     def _on_dialled(self, sock: socket | None, error: UpstreamError | None) -> None:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from common.net.loop import EventLoop
+from common.net.loop import DefaultSelector, EventLoop
 from common.net.resolver import Resolver
 from tests.clock import FakeClock
 from tests.fakedns import FakeDNS
 
 SELECTORS = [
-    pytest.param(selectors.DefaultSelector, id="default"),
+    pytest.param(DefaultSelector, id="default"),
     pytest.param(selectors.SelectSelector, id="select"),
 ]
 

@@ -14,7 +14,7 @@ import weakref
 import pytest
 
 from common.errors import ConnectFailed, ConnectTimeout, Overloaded
-from common.net import dialer
+from common.net import dialer, sockets
 from common.net.dialer import STAGGER, dial
 from common.net.loop import READ
 from tests.driving import drive, settle
@@ -42,13 +42,23 @@ def outcome():
     assert outcome.calls <= 1
 
 
+@pytest.fixture
+def distant(monkeypatch):
+    """No address is this host's own: every connection takes its time, and the loop has to tell."""
+
+    def begin_connection(*args, **options):
+        return sockets.begin_connection(*args, **options)[0], False
+
+    monkeypatch.setattr(dialer, "begin_connection", begin_connection)
+
+
 # -- success ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_hands_over_a_connected_unwatched_nonblocking_socket(loop, outcome, host):
+def test_hands_over_a_connected_unwatched_nonblocking_socket(loop, outcome, distant, host):
     with listening(host) as (listener, address):
-        dial(loop, [address], outcome, timeout=5)
+        assert dial(loop, [address], outcome, timeout=5) is not None
         assert outcome.calls == 0, "never before dial returns"
         drive(loop, lambda: outcome.calls)
         assert outcome.error is None
@@ -59,6 +69,16 @@ def test_hands_over_a_connected_unwatched_nonblocking_socket(loop, outcome, host
         assert loop.statistics() == {"watched": 0, "timers": 0}
         loop.watch(outcome.sock, READ, 0, outcome)
         loop.watch(outcome.sock, 0, READ, outcome)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_what_stands_at_once_is_handed_over_at_once(loop, outcome, host):
+    with listening(host) as (listener, address):
+        assert dial(loop, [address, at("192.0.2.1", 9)], outcome, timeout=5) is None
+        assert outcome.error is None
+        assert outcome.sock.getpeername()[:2] == listener.getsockname()[:2]
+        assert not outcome.sock.getblocking()
+        assert loop.statistics() == {"watched": 0, "timers": 0}
 
 
 def test_options_can_be_left_alone(loop, outcome):
@@ -192,12 +212,12 @@ def test_no_time_at_all(clocked, outcome):
 
 
 def refuse_with(codes):
-    """Stand in for ``connect_to``: fail with the errno listed for the port."""
+    """Stand in for ``begin_connection``: fail with the errno listed for the port."""
 
-    def connect_to(sock, ip, port):
+    def begin_connection(ip, port, **options):
         raise OSError(codes[port], os.strerror(codes[port]))
 
-    return connect_to
+    return begin_connection
 
 
 @pytest.mark.parametrize(
@@ -210,7 +230,7 @@ def refuse_with(codes):
     ],
 )
 def test_a_refusal_says_more_than_a_missing_route(loop, outcome, monkeypatch, first, second, told):
-    monkeypatch.setattr(dialer, "connect_to", refuse_with({1: first, 2: second}))
+    monkeypatch.setattr(dialer, "begin_connection", refuse_with({1: first, 2: second}))
     dial(loop, [at("192.0.2.1", 1), at("2001:db8::1", 2)], outcome, timeout=5)
     drive(loop, lambda: outcome.calls)
     assert type(outcome.error) is ConnectFailed
@@ -218,7 +238,7 @@ def test_a_refusal_says_more_than_a_missing_route(loop, outcome, monkeypatch, fi
 
 
 def test_the_kernels_own_timeout_is_a_timeout(loop, outcome, monkeypatch):
-    monkeypatch.setattr(dialer, "connect_to", refuse_with({1: errno.ETIMEDOUT}))
+    monkeypatch.setattr(dialer, "begin_connection", refuse_with({1: errno.ETIMEDOUT}))
     dial(loop, [at("192.0.2.1", 1)], outcome, timeout=5)
     drive(loop, lambda: outcome.calls)
     assert type(outcome.error) is ConnectTimeout
@@ -297,7 +317,7 @@ def test_cancel_between_failure_and_callback(loop, outcome):
     assert loop.statistics() == {"watched": 0, "timers": 0}
 
 
-def test_cancel_after_the_callback_leaves_the_socket_alone(loop, outcome):
+def test_cancel_after_the_callback_leaves_the_socket_alone(loop, outcome, distant):
     with listening() as (listener, address):
         dialled = dial(loop, [address], outcome, timeout=5)
         drive(loop, lambda: outcome.calls)
@@ -308,7 +328,7 @@ def test_cancel_after_the_callback_leaves_the_socket_alone(loop, outcome):
             assert accepted.recv(1) == b"x"
 
 
-def test_cancel_within_the_batch_in_which_it_connects(loop, caplog):
+def test_cancel_within_the_batch_in_which_it_connects(loop, caplog, distant):
     """R10: the event that is under way for a cancelled attempt does nothing."""
     other = Outcome()
     dials = []
@@ -328,7 +348,7 @@ def test_cancel_within_the_batch_in_which_it_connects(loop, caplog):
     other.sock.close()
 
 
-def test_freed_without_the_garbage_collector(loop):
+def test_freed_without_the_garbage_collector(loop, distant):
     """R8: neither a finished nor a cancelled dial is kept alive by what it was made of."""
 
     class Owner:
@@ -353,8 +373,11 @@ def test_freed_without_the_garbage_collector(loop):
         gc.enable()
 
 
-def test_a_callback_that_raises_is_logged(loop, caplog):
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_callback_that_raises_is_logged(loop, caplog, request, at_once):
     """R11."""
+    if not at_once:
+        request.getfixturevalue("distant")
     got = []
 
     def fail(sock, error):

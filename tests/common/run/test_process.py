@@ -17,7 +17,7 @@ import pytest
 
 from common.config import Config
 from common.errors import ConfigError
-from common.net.loop import EventLoop
+from common.net.loop import DefaultSelector, EventLoop
 from common.run.process import SignalWatcher, run
 from tests.echo_program import Place, echo
 from tests.waiting import wait_until
@@ -137,7 +137,7 @@ def test_hangup_under_nohup_is_ignored(place):
     assert process.wait(5) == 0
 
 
-@pytest.mark.parametrize("selector", [selectors.DefaultSelector, selectors.SelectSelector])
+@pytest.mark.parametrize("selector", [DefaultSelector, selectors.SelectSelector])
 def test_w8_a_signal_wakes_a_loop_that_waits_for_nothing(caught_signals, selector):
     """The loop has no time-out here: only the signal can end its step."""
     loop, seen = EventLoop(selector=selector()), []
@@ -269,7 +269,7 @@ def test_select_is_what_the_variable_asks_for():
         loops.append(loop)
         raise ConfigError(["enough"])
 
-    for value, kind in (("select", selectors.SelectSelector), ("", selectors.DefaultSelector)):
+    for value, kind in (("select", selectors.SelectSelector), ("", DefaultSelector)):
         with pytest.raises(ConfigError):
             run(make_app, Config("test", ()), environ={"SHADOWRELAY_SELECTOR": value})
         assert type(loops.pop()._selector) is kind
