@@ -16,10 +16,11 @@ import pytest
 
 from tests.e2e.udp_clients import Association, associate, datagram
 from tests.processes import Pair, free_port
-from tests.udp_targets import Nat, datagram_socket, mirror, nat, serve_datagrams
+from tests.strangers import strange_datagram, strange_socks5_datagram
+from tests.udp_targets import Nat, datagram_socket, lost_by_the_kernel, mirror, nat, serve_datagrams
 from tests.waiting import wait_until
 
-FLOOD = 20_000  # datagrams
+FLOOD = 40_000  # datagrams for each method: 120,000 for either process, and as many answers
 BATCH = 50  # between two good ones, so that no queue of the kernel overflows
 SETTLED = 2_000  # after so many the memory has its size
 GROWTH = 1024 * 1024  # bytes
@@ -112,41 +113,34 @@ def test_k4_short_datagrams_to_the_server(pair):
         assert target.received == 1
 
 
-def damaged(packet: bytes, rng: random.Random) -> bytes:
-    """Return the packet cut short, made longer, or with a bit turned over; or as many random bytes."""
-    match rng.randrange(4):
-        case 0:
-            return packet[: rng.randrange(len(packet))]
-        case 1:
-            return packet + rng.randbytes(1 + rng.randrange(40))
-        case 2:
-            at = rng.randrange(len(packet))
-            return packet[:at] + bytes([packet[at] ^ 1 << rng.randrange(8)]) + packet[at + 1 :]
-        case _:
-            return rng.randbytes(len(packet))
-
-
 def flood(
-    send: Callable[[bytes], object],
-    packets: Callable[[], bytes],
-    client: Association,
-    target: tuple[str, int],
-    pair: Pair,
+    send: Callable[[], object], entrance: int, client: Association, target: tuple[str, int], pair: Pair
 ) -> None:
-    """Send FLOOD datagrams with good ones in between; the memory of both is to stay what it was."""
+    """Call ``send`` FLOOD times, with good datagrams in between, for what has the UDP port ``entrance``.
+
+    It must have read all of them, and nothing may be left: no descriptor, no memory, no fault in a log.
+    """
+    descriptors = [program.descriptors() for program in pair.programs]  # fewer when earlier clients expire
     settled = [0, 0]
+    lost = lost_by_the_kernel(entrance)
     for count in range(0, FLOOD, BATCH):
         for _ in range(BATCH):
-            send(packets())
+            send()
         assert client.works(target), count
         if count == SETTLED:
             settled = [program.rss() for program in pair.programs]
-    for program, size in zip(pair.programs, settled, strict=True):
+    assert lost_by_the_kernel(entrance) == lost
+    for program, size, count in zip(pair.programs, settled, descriptors, strict=True):
+        assert program.running
+        assert program.descriptors() <= count
         assert program.rss() - size < GROWTH, (program.argv, size, program.rss())
+        assert "ERROR" not in program.log(), program.log()
+        program.assert_healthy()
 
 
-def test_k4_twenty_thousand_datagrams_to_the_local(pair):
-    """Random bytes and damaged datagrams, from the client itself and from strangers."""
+@pytest.mark.slow
+def test_k4_a_flood_to_the_local(pair):
+    """From the client itself, and from strangers, who send good ones, too: they are not the client."""
     rng = random.Random(4)
     with (
         serve_datagrams(mirror) as target,
@@ -156,21 +150,21 @@ def test_k4_twenty_thousand_datagrams_to_the_local(pair):
         assert client.works(target.address)
         good = datagram(target.address, b"payload")
 
-        def send(data: bytes) -> None:
-            rng.choice((client.sock, stranger)).sendto(data, client.relay)
+        def send() -> None:
+            if rng.random() < 0.1:
+                stranger.sendto(good, client.relay)
+            else:
+                sender = rng.choice((client.sock, stranger))
+                sender.sendto(strange_socks5_datagram(rng, good), client.relay)
 
-        def bad() -> bytes:
-            # A first byte of RSV is no matter, and neither is the payload: the FRAG byte makes it bad.
-            return b"\0\0\1" + damaged(good, rng)[3:]
-
-        flood(send, bad, client, target.address, pair)
+        flood(send, client.relay[1], client, target.address, pair)
         assert target.received == 1 + FLOOD // BATCH
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_k4_twenty_thousand_datagrams_to_the_server(listened, method):
-    """Random bytes and damaged packets of a real client: the only association is still that client's."""
+def test_k4_a_flood_to_the_server(listened, method):
+    """What is near a real client's packets, and copies of them: its association stays the only one."""
     rng = random.Random(4)
     way, pair = listened(method)
     with (
@@ -178,35 +172,48 @@ def test_k4_twenty_thousand_datagrams_to_the_server(listened, method):
         associate(pair.local_port) as client,
         datagram_socket() as stranger,
     ):
+        ports = pair.server.udp_sockets()
         assert client.works(target.address)
-        descriptors = [program.descriptors() for program in pair.programs]
-        real = way.sent[0]
-        server = ("127.0.0.1", pair.server_port)
-        flood(
-            lambda data: stranger.sendto(data, server),
-            lambda: damaged(real, rng),
-            client,
-            target.address,
-            pair,
-        )
+        real = way.sent[:1]
+
+        def send() -> None:
+            copied = rng.random() < 0.1
+            data = rng.choice(way.sent) if copied else strange_datagram(rng, real)
+            stranger.sendto(data, ("127.0.0.1", pair.server_port))
+
+        flood(send, pair.server_port, client, target.address, pair)
         assert target.received == 1 + FLOOD // BATCH
-        assert [program.descriptors() for program in pair.programs] == descriptors
+        assert pair.server.udp_sockets() == ports + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_k4_damaged_answers_to_the_local(listened, method):
-    """From the server's own address: sslocal drops them, and tells its client nothing."""
+def test_k4_a_flood_of_answers_to_the_local(listened, method):
+    """From the server's own address and from another one, copies of real ones, too: the client hears none."""
     rng = random.Random(4)
     way, pair = listened(method)
-    with serve_datagrams(mirror) as target, associate(pair.local_port) as client:
+    with (
+        serve_datagrams(mirror) as target,
+        associate(pair.local_port) as client,
+        datagram_socket() as other,
+    ):
         assert client.works(target.address)
-        real = way.answered[0]
+        real = way.answered[:1]
+        link = way.client
+        assert link is not None
+
+        def send() -> None:
+            copied = rng.random() < 0.1
+            data = rng.choice(way.answered) if copied else strange_datagram(rng, real)
+            if rng.random() < 0.5:
+                way.inject(data)
+            else:
+                other.sendto(data, link)
+
         for size in range(4):
-            way.inject(real[:size])
-        for _ in range(40):
-            for _ in range(BATCH):
-                way.inject(damaged(real, rng))
-            assert client.works(target.address)
+            way.inject(real[0][:size])
+        flood(send, link[1], client, target.address, pair)
+        assert way.client == link
 
 
 def test_k4_answers_that_are_not_from_the_server(listened):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -14,12 +15,14 @@ from common.crypto import METHODS, Cipher, Family, generate_password
 from common.errors import ProtocolError
 from common.proto.address import Address
 from tests.packets import PEER, client_end, of_user, pair, server_end, with_users
+from tests.strangers import strange_datagram
 from tests.streams import AEAD_NAMES, METHOD_NAMES, TARGET, cipher_for
 from tests.streams import pair as stream_pair
-from tests.wire import damaged
+from tests.wire import damaged, splice
 
 USER_NAMES = [n for n, m in METHODS.items() if m.has_identity or m.family is Family.SIP004]
-DATAGRAMS = 2000  # of the fuzz, for each method and end
+DATAGRAMS = 12_500  # of the fuzz, for each of eight methods and either end
+WARM = 500  # before what is there is counted
 ADDRESSES = st.one_of(
     st.just(TARGET),
     st.just(Address("2001:db8::7", 53)),
@@ -121,44 +124,71 @@ def test_a_stream_is_no_packet_and_a_packet_no_stream(name):
 # -- fuzz --------------------------------------------------------------------------------------------
 
 
-def strange_datagram(rng: random.Random, good: list[bytes]) -> bytes:
-    """Random bytes, or something good that was cut, grown, flipped or crossed with another."""
-    example, other = bytearray(rng.choice(good)), rng.choice(good)
-    match rng.randrange(5):
-        case 0:
-            return rng.randbytes(rng.randrange(200))
-        case 1:
-            return bytes(example[: rng.randrange(len(example))])
-        case 2:
-            return bytes(example) + rng.randbytes(rng.randrange(1, 20))
-        case 3:
-            example[rng.randrange(len(example))] ^= 1 << rng.randrange(8)
-            return bytes(example)
-    cut = rng.randrange(1, len(example))
-    crossed = bytes(example[:cut]) + other[cut:]
-    return crossed if crossed not in good else b""  # two may agree in their last byte
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AEAD_NAMES)
 def test_strange_datagrams_are_dropped_and_leave_nothing(name):
+    """100,000 to each end over all methods: no session, no salt, no object, no packet id used up."""
     rng, cipher = random.Random(name), cipher_for(name)
     client, server = pair(cipher)
     if name in USER_NAMES:
         server, client = server_end(with_users(METHODS[name], 3)), client_end(of_user(METHODS[name], 2))
+    used = [bytes(client.seal(TARGET, b"old")) for _ in range(20)]
     good = [bytes(client.seal(TARGET, rng.randbytes(rng.randrange(60)))) for _ in range(20)]
-    session, _, _ = server.open(client.seal(TARGET, b""), PEER)
+    sessions = [server.open(wire, PEER)[0] for wire in used]
+    session = sessions[0]
+    used_replies = [bytes(session.seal(TARGET, b"old")) for _ in range(20)]
     replies = [bytes(session.seal(TARGET, rng.randbytes(rng.randrange(60)))) for _ in range(20)]
+    for wire in used_replies:
+        client.open(wire)
+    before = left_by(server)
+    for _ in range(WARM):
+        offer(server, strange_datagram(rng, good))
+        offer(client, strange_datagram(rng, replies))
     gc.collect()
-    before = len(gc.get_objects())
+    objects, blocks = len(gc.get_objects()), sys.getallocatedblocks()
     for _ in range(DATAGRAMS):
-        with pytest.raises(ProtocolError):
-            server.open(strange_datagram(rng, good), PEER)
-        with pytest.raises(ProtocolError):
-            client.open(strange_datagram(rng, replies))
+        offer(server, rng.choice(used) if rng.random() < 0.1 else strange_datagram(rng, good))
+        offer(client, rng.choice(used_replies) if rng.random() < 0.1 else strange_datagram(rng, replies))
     gc.collect()
-    assert len(gc.get_objects()) - before < 50
+    assert len(gc.get_objects()) - objects < 50
+    assert sys.getallocatedblocks() - blocks < 500
+    assert left_by(server) == before
     assert [server.open(wire, PEER)[1] for wire in good] == [TARGET] * 20  # none of them was used up
     assert [client.open(wire)[0] for wire in replies] == [TARGET] * 20
+
+
+def offer(end, wire):
+    """An end refuses ``wire``, in the way that it may."""
+    with pytest.raises(ProtocolError):
+        end.open(wire, PEER) if hasattr(end, "forget") else end.open(wire)
+
+
+def left_by(server):
+    """How many sessions or salts a server's end remembers."""
+    if hasattr(server, "_sessions"):
+        return len(server._sessions), len(server._lapsed)
+    return len(server._salts._newer), len(server._salts._older)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    name=st.sampled_from(AEAD_NAMES),
+    payload=st.binary(max_size=60),
+    at=st.integers(0, 1 << 16),
+    size=st.integers(0, 40),
+    new=st.binary(max_size=40) | st.just(bytes(300)),
+)
+def test_a_damaged_packet_begins_nothing(name, payload, at, size, new):
+    """At a server that knows nobody yet: no session, no salt; and the whole one is good afterwards."""
+    cipher = cipher_for(name)
+    client, server = pair(cipher)
+    wire, before = bytes(client.seal(TARGET, payload)), left_by(server_end(cipher))
+    broken = splice(wire, at, size, new)
+    if broken != wire:
+        offer(server, broken)
+        assert left_by(server) == before
+    assert server.open(wire, PEER)[1:] == (TARGET, payload)
+    assert left_by(server) != before
 
 
 @settings(max_examples=300, deadline=None)
