@@ -87,8 +87,10 @@ class LocalApp(RelayApp):
             return
         sock = bind_datagrams(address)
         assert local.target is not None
-        kind = DNSServer if local.protocol == "dns" else TunnelUDP
-        self.serve_datagrams(sock, kind(udp, sock, local.target))
+        if local.protocol == "dns":
+            self.serve_datagrams(sock, DNSServer(udp, sock, local.target, local.local_dns))
+        else:
+            self.serve_datagrams(sock, TunnelUDP(udp, sock, local.target))
 
 
 def _listen(local: Local) -> socket:

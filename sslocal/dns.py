@@ -3,6 +3,12 @@
     client ──► parse_query ──► cache ──► Question ──► Channel ──► ServerLink ──► ssserver ──► resolver
     client ◄── its id, its spelling ◄──────┴── id, question and sender compared ◄────────────────┘
 
+With a resolver for what bypasses (``local_dns``), the access rules say who is asked about a name:
+
+    PROXY     the resolver behind the server
+    BYPASS    the local one, directly
+    BLOCK     nobody: NXDOMAIN, since after REFUSED a client would turn to its next resolver
+
 Equal questions that are open at one time are asked once. A client that asks again before it has its
 answer is waiting already. What is too long for a client's datagram sends it to TCP, which is not
 served here: that is a plain tunnel to the same resolver.
@@ -20,12 +26,23 @@ import logging
 import socket
 from collections.abc import Callable
 
+from common.acl import Verdict
 from common.errors import ProtocolError
 from common.net.cache import TTLCache
-from common.proto.address import Address
-from common.proto.dns import SERVFAIL, UDP_SIZE, Query, Response, parse_query, parse_response, refusal
+from common.proto.address import Address, IPAddress
+from common.proto.dns import (
+    NXDOMAIN,
+    SERVFAIL,
+    UDP_SIZE,
+    Query,
+    Response,
+    parse_query,
+    parse_response,
+    refusal,
+)
 from common.relay.datagrams import DatagramSocket, SocketAddress
-from sslocal.udp import ServerLink, UDPService
+from common.relay.targets import OnReply, Targets
+from sslocal.udp import Link, ServerLink, UDPService
 
 RESEND_AFTER = 2.0  # seconds; asked once more, with the same id through the same link
 GIVE_UP_AFTER = 5.0  # seconds; then SERVFAIL, as most clients stop listening then
@@ -39,15 +56,21 @@ logger = logging.getLogger("shadowrelay.sslocal")
 
 
 class DNSServer:
-    """One local UDP port where DNS is spoken; ``resolver`` is reached through the relay."""
+    """One local UDP port where DNS is spoken; ``resolver`` is reached through the relay.
 
-    def __init__(self, service: UDPService, sock: socket.socket, resolver: Address) -> None:
-        self.service, self.resolver = service, resolver
+    ``local_dns`` is reached directly. Without it, or without rules, everything is asked of ``resolver``.
+    """
+
+    def __init__(
+        self, service: UDPService, sock: socket.socket, resolver: Address, local_dns: Address | None = None
+    ) -> None:
+        self.service = service
         self._socket = DatagramSocket(service.loop, sock, self._on_datagram, service.counters)
         self._cache: TTLCache[bytes, tuple[Response, float]] = TTLCache(CACHE_LIMIT)
         self._questions: dict[bytes, Question] = {}
         self._waiting = 0
-        self._channel: Channel | None = None
+        self._relayed = ResolverWay(self, resolver, self._open_server_link)
+        self._direct = ResolverWay(self, local_dns, self._open_direct_link) if local_dns is not None else None
 
     def close(self) -> None:
         """Answer nobody any more. Idempotent."""
@@ -56,8 +79,9 @@ class DNSServer:
             question.end()
         self._questions.clear()
         self._waiting = 0
-        if self._channel is not None:
-            self._channel.retire()
+        self._relayed.retire()
+        if self._direct is not None:
+            self._direct.retire()
 
     def on_answer(self, question: Question, response: Response) -> None:
         if response.lifetime and len(response.data) <= MAX_KEPT_SIZE:
@@ -66,14 +90,10 @@ class DNSServer:
         self._conclude(question, response.reply_to)
 
     def on_silence(self, question: Question) -> None:
-        logger.debug("resolver %s does not answer", self.resolver)
+        logger.debug("resolver %s does not answer", question.channel.way.resolver)
         self.service.counters["dns_unanswered"] += 1
         question.channel.retire()  # perhaps it is the link: ours or the server's address has changed
         self._conclude(question, _server_failure)
-
-    def on_retired(self, channel: Channel) -> None:
-        if self._channel is channel:
-            self._channel = None
 
     def _on_datagram(self, data: memoryview, peer: SocketAddress) -> None:
         try:
@@ -90,10 +110,24 @@ class DNSServer:
             response, since = known
             self.service.counters["dns_hits"] += 1
             self._socket.send(response.reply_to(query, int(now - since)), peer)
+            return
+        way = self._way_for(query)
+        if way is not None:
+            self._await_answer(query, way, peer)
         else:
-            self._await_answer(query, peer)
+            self.service.counters["forbidden"] += 1
+            self._socket.send(query.refuse(NXDOMAIN), peer)
 
-    def _await_answer(self, query: Query, peer: SocketAddress) -> None:
+    def _way_for(self, query: Query) -> ResolverWay | None:
+        """Return whom to ask; None when that is blocked. Equal questions go the same way."""
+        if self._direct is None or self.service.rules is None:
+            return self._relayed
+        verdict = self.service.rules.of_target(query.subject)
+        if verdict is Verdict.BLOCK:
+            return None
+        return self._direct if verdict is Verdict.BYPASS else self._relayed
+
+    def _await_answer(self, query: Query, way: ResolverWay, peer: SocketAddress) -> None:
         waiter = (peer, query.id)
         question = self._questions.get(query.asked)
         if question is not None and waiter in question.waiters:
@@ -104,9 +138,7 @@ class DNSServer:
             self._socket.send(_server_failure(query), peer)
             return
         if question is None:
-            if self._channel is None:
-                self._channel = Channel(self)
-            question = self._questions[query.asked] = self._channel.ask(query)
+            question = self._questions[query.asked] = way.ask(query)
         question.waiters[waiter] = query
         self._waiting += 1
 
@@ -118,17 +150,52 @@ class DNSServer:
         for (peer, _), query in question.waiters.items():
             self._socket.send(reply_to(query), peer)
 
+    def _open_server_link(self, on_reply: OnReply) -> Link:
+        return ServerLink(self.service, on_reply)
+
+    def _open_direct_link(self, on_reply: OnReply) -> Link:
+        service = self.service
+        return Targets(
+            service.loop,
+            resolver=service.resolver,
+            is_allowed=_is_allowed,
+            on_reply=on_reply,
+            counters=service.counters,
+        )
+
+
+class ResolverWay:
+    """A resolver, the way to it, and the channel that takes questions for it now."""
+
+    def __init__(self, server: DNSServer, resolver: Address, open_link: Callable[[OnReply], Link]) -> None:
+        self.server, self.resolver, self.open_link = server, resolver, open_link
+        self.channel: Channel | None = None
+
+    def ask(self, query: Query) -> Question:
+        if self.channel is None:
+            self.channel = Channel(self)
+        return self.channel.ask(query)
+
+    def retire(self) -> None:
+        """Take a new channel for the next question. Idempotent."""
+        if self.channel is not None:
+            self.channel.retire()
+
+    def on_retired(self, channel: Channel) -> None:
+        if self.channel is channel:
+            self.channel = None
+
 
 class Channel:
-    """One link to a server, for a while: one source port, and the questions under way through it."""
+    """One link to a resolver, for a while: one source port, and the questions under way through it."""
 
-    def __init__(self, server: DNSServer) -> None:
-        self.server = server
+    def __init__(self, way: ResolverWay) -> None:
+        self.way, self.server = way, way.server
         self._questions: dict[int, Question] = {}
         self._asked = 0
         self._retired = False
-        self._link = ServerLink(server.service, self._on_reply)
-        self._timer = server.service.loop.call_later(CHANNEL_SECONDS, self.retire)
+        self._link = way.open_link(self._on_reply)
+        self._timer = self.server.service.loop.call_later(CHANNEL_SECONDS, self.retire)
 
     def ask(self, query: Query) -> Question:
         """Send ``query`` with an id of our own, which is nobody else's at the moment."""
@@ -142,7 +209,7 @@ class Channel:
         return question
 
     def send(self, message: bytes) -> None:
-        self._link.send(self.server.resolver, message)
+        self._link.send(self.way.resolver, message)
 
     def release(self, number: int) -> None:
         """The question with this id has ended."""
@@ -153,7 +220,7 @@ class Channel:
         """Take no more questions; close when those under way have ended. Idempotent."""
         self._retired = True
         self._timer.cancel()
-        self.server.on_retired(self)
+        self.way.on_retired(self)
         self._close_if_done()
 
     def _close_if_done(self) -> None:
@@ -161,7 +228,7 @@ class Channel:
             self._link.close()
 
     def _on_reply(self, source: Address, payload: memoryview | bytes) -> None:
-        resolver = self.server.resolver
+        resolver = self.way.resolver
         # Which address a resolver given by name has is known to the server only.
         if source.port != resolver.port or resolver.ip not in (None, source.ip):
             raise ProtocolError("DNS response is not from the resolver")
@@ -197,6 +264,11 @@ class Question:
 
     def _give_up(self) -> None:
         self.channel.server.on_silence(self)
+
+
+def _is_allowed(target: Address, ip: IPAddress) -> bool:
+    """The local resolver may be asked, wherever it is: the configuration says so."""
+    return True
 
 
 def _server_failure(query: Query) -> bytes:

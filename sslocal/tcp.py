@@ -33,6 +33,7 @@ from sslocal.forward import Forward
 from sslocal.udp import SocksAssociation, UDPService, associate
 from sslocal.upstreams import Candidate, Upstreams, Way
 
+WAITING_FRONTS = (FirstByteFront, HttpFront)  # those that know nothing before the client has spoken
 HEADER_HOLD = 0.05  # seconds that the request header waits for the client's first payload
 
 logger = logging.getLogger("shadowrelay.sslocal")
@@ -74,7 +75,7 @@ class LocalHandler(TCPRelayHandler):
 
     def start(self) -> None:
         super().start()
-        if not isinstance(self.front, FirstByteFront | HttpFront):
+        if not isinstance(self.front, WAITING_FRONTS):
             self.on_prologue(b"")  # where it goes is known before it speaks, and it may not speak first
 
     # -- the prologue ----------------------------------------------------------------------------
@@ -83,12 +84,15 @@ class LocalHandler(TCPRelayHandler):
         self.between_requests = False
         if self.stage == STAGE_INIT:
             self.advance(STAGE_ADDR)
+        front = self.front
         try:
-            request = self.front.feed(data)
+            request = front.feed(data)
         finally:
-            reply = self.front.outgoing()
+            reply = front.outgoing()
             if reply:
                 self.local.write(reply)
+        if isinstance(front, FirstByteFront):
+            self.front = front.chosen or front
         if request is None or self.stage != STAGE_ADDR:
             return
         self.request = request
@@ -121,10 +125,8 @@ class LocalHandler(TCPRelayHandler):
         self.destroy()
 
     def _begin_forward(self, request: Request) -> None:
-        front = self.front.chosen if isinstance(self.front, FirstByteFront) else self.front
-        assert isinstance(front, HttpFront)
-        self.front = front
-        assert front.exchange is not None
+        front = self.front
+        assert isinstance(front, HttpFront) and front.exchange is not None
         previous, self.forward = self.forward, Forward(self, front.exchange)
         if previous is not None and previous.parked_for == request.address and self.remote is not None:
             self.disarm()

@@ -1,4 +1,5 @@
-"""The ``dns`` local with its surroundings: the test plays the clients and ssserver, on real loopback sockets.
+"""The ``dns`` local with its surroundings: the test plays the clients, ssserver and, where access rules
+let names bypass it, a local resolver, on real loopback sockets.
 
 Packets are not encrypted: the wire is the address and the payload. Time is the test's.
 """
@@ -9,6 +10,7 @@ import itertools
 import socket
 from collections import Counter
 
+from common.acl import AccessRules
 from common.net.loop import EventLoop
 from common.proto.address import Address, encode_address, parse_address
 from common.relay.associations import Associations
@@ -38,9 +40,9 @@ class PlainPackets:
         return source, data[size:]
 
 
-def udp_socket() -> socket.socket:
+def udp_socket(port: int = 0) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind((LOCALHOST, 0))
+    sock.bind((LOCALHOST, port))
     sock.setblocking(False)
     return sock
 
@@ -71,12 +73,29 @@ class Asked:
         settle(self.world.loop)
 
 
+class AskedDirectly:
+    """A question as it reached the local resolver."""
+
+    def __init__(self, world, message, link):
+        self.world, self.message, self.link = world, message, link
+        self.number = int.from_bytes(message[:2], "big")
+
+    def answer(self, message, *, sock=None, number=None):
+        """Send ``message`` as the response, with the id that was asked with."""
+        message = numbered(message, self.number if number is None else number)
+        (sock or self.world.nearby).sendto(message, self.link)
+        settle(self.world.loop)
+
+
 class World:
-    def __init__(self, resolver=RESOLVER, server_name=LOCALHOST):
+    """With ``rules``, a text, there is a local resolver: ``nearby`` is its socket."""
+
+    def __init__(self, resolver=RESOLVER, server_name=LOCALHOST, rules=None):
         self.clock = FakeClock()
         self.loop = EventLoop(self.clock)
         self.counters = Counter()
         self.server = udp_socket()
+        self.nearby = udp_socket()
         self.clients = []
         upstream = Upstream(Address(server_name, self.server.getsockname()[1]), PlainPackets())
         self.names = FakeResolver()
@@ -89,10 +108,12 @@ class World:
             clock=lambda: 1_700_000_000.0,
             random=lambda size: next(self.drawn).to_bytes(size, "big"),
             counters=self.counters,
+            rules=AccessRules.parse(rules, "rules") if rules is not None else None,
         )
+        local_dns = Address(*self.nearby.getsockname()) if rules is not None else None
         sock = udp_socket()
         self.address = sock.getsockname()
-        self.dns = DNSServer(self.service, sock, resolver)
+        self.dns = DNSServer(self.service, sock, resolver, local_dns)
 
     def client(self):
         self.clients.append(udp_socket())
@@ -109,6 +130,10 @@ class World:
     def asked(self):
         settle(self.loop)
         return [Asked(self, data, link) for data, link in receive_all(self.server)]
+
+    def asked_directly(self):
+        settle(self.loop)
+        return [AskedDirectly(self, data, link) for data, link in receive_all(self.nearby)]
 
     def replies(self, client):
         settle(self.loop)
@@ -130,7 +155,8 @@ class World:
     def check_quiet(self):
         """Nothing is left but the port itself."""
         assert self.loop.statistics() == {"watched": 1, "timers": 0}
-        assert (self.dns._questions, self.dns._waiting, self.dns._channel) == ({}, 0, None)
+        assert (self.dns._questions, self.dns._waiting) == ({}, 0)
+        assert all(way is None or way.channel is None for way in (self.dns._relayed, self.dns._direct))
 
     def __enter__(self):
         return self
@@ -140,5 +166,5 @@ class World:
         self.dns.close()
         assert self.loop.statistics() == {"watched": 0, "timers": 0}
         self.loop.close()
-        for sock in (self.server, *self.clients):
+        for sock in (self.server, self.nearby, *self.clients):
             sock.close()

@@ -8,6 +8,10 @@
 shadowsocks-rust's own ``sslocal`` and ``ssserver`` have our names, which is why they are not looked for.
 Each peer gets a configuration of one entrance and one way out, all on loopback, so that none has a
 reason to talk to anybody else.
+
+What is known of them, and is so whatever the other half is: sing-box closes both connections when
+one side ends its sending, so an answer behind the client's end is lost. As a server it has, for all
+targets of one UDP client, a socket of the first one's family, and drops what is for the other.
 """
 
 from __future__ import annotations
@@ -42,7 +46,9 @@ class Half:
 class Peer:
     """``words`` says how the command of a role begins, None when it is not here; ``write`` puts a
     configuration into a folder and says how the command ends. ``methods`` are those that it shares with
-    us, ``identified`` those of them with identity headers.
+    us, ``identified`` those of them with identity headers. ``keeps_half_close`` says whether one
+    direction goes on when the other has ended, ``mixes_families`` whether its server serves IPv4 and
+    IPv6 targets of one UDP client.
     """
 
     name: str
@@ -50,6 +56,8 @@ class Peer:
     write: Callable[[Half, Path], list[str]]
     methods: tuple[str, ...]
     identified: tuple[str, ...] = ("2022-blake3-aes-128-gcm", "2022-blake3-aes-256-gcm")
+    keeps_half_close: bool = True
+    mixes_families: bool = True
 
     def command(self, half: Half, folder: Path) -> list[str]:
         words = self.words(half.role)
@@ -159,5 +167,7 @@ PEERS = (
         _sing_box_words,
         _write_sing_box,
         (*_OLD, "aes-192-gcm", "xchacha20-ietf-poly1305", *_NEW, _CHACHA),
+        keeps_half_close=False,
+        mixes_families=False,
     ),
 )

@@ -73,7 +73,6 @@ _NO_MANAGER = "the manager is not supported yet"
 # Whoever asks for these relies on them: to go on without would open what they meant to close.
 _NO_OUTBOUND_PROXY = "connections can only go out directly; this is not supported yet"
 _NO_PLUGIN = "plugins are not supported yet"
-_ALL_THROUGH_SERVER = "every question goes through the server"
 _ONE_PROCESS = "one process serves all connections"
 _WHOLE_DATAGRAMS = "datagrams are neither cut nor padded to a size"
 _IN_ORDER = "servers are tried in their order"
@@ -111,8 +110,8 @@ _LOCAL = (
     used("tunnel_address"),
     used("remote_dns_address"),
     used("remote_dns_port"),
-    no_effect("local_dns_address", note=_ALL_THROUGH_SERVER),
-    no_effect("local_dns_port", note=_ALL_THROUGH_SERVER),
+    used("local_dns_address"),
+    used("local_dns_port"),
     used("tcp_redir"),
     used("udp_redir"),
     used("tcp_tproxy"),

@@ -26,8 +26,10 @@ from common.config.schema import DEFAULT_LOCAL, Local, LocalProtocol, Mode, TCPR
 from common.config.target import (
     DNS_KEYS,
     DNS_PORT,
+    LOCAL_DNS_KEYS,
     TUNNEL_TARGETS,
     dns_target,
+    local_dns,
     tunnel_target,
 )
 from common.config.tree import Node, Report
@@ -168,14 +170,16 @@ class LocalReader:
             target = dns_target(section, whole, self._report)
         elif protocol == "redir":
             redir = self._tcp_redir(section), self._udp_redir(section)
+        acl = self._rules.find(section)
         local = Local(
             address=self._address(protocol, place, whole),
             protocol=protocol,
             mode=self._mode(protocol, section, place),
             auth=read_credentials(section, self._passwords, self._folder, self._report),
             target=target,
+            local_dns=self._local_dns(section, acl) if protocol == "dns" else None,
             path=place.path,
-            acl=self._rules.find(section),
+            acl=acl,
             tcp_redir=redir[0],
             udp_redir=redir[1],
             name=values.name(section["remarks"]) if "remarks" in section else "",
@@ -218,6 +222,16 @@ class LocalReader:
             self._report.problem(node, why)
             mode = None
         return "tcp_only" if tcp_only else mode or "tcp_and_udp"
+
+    def _local_dns(self, section: Section, acl: str | None) -> Address | None:
+        """Return the resolver for what bypasses, which takes rules that say what does."""
+        found = local_dns(section, self._report)
+        missing = "acl" if acl is None else "local_dns_address"
+        if acl is None or missing not in section:
+            sentence = f"no effect without `{missing}`: every question goes through the server"
+            for key in (key for key in LOCAL_DNS_KEYS if key in section):
+                self._report.warn(section[key], sentence)
+        return found if acl is not None else None
 
     def _tcp_redir(self, section: Section) -> TCPRedir:
         if "tcp_redir" in section:

@@ -72,6 +72,7 @@ class Local:
     mode: Mode = "tcp_and_udp"
     auth: tuple[Credential, ...] = ()  # mixed, http
     target: Address | None = None  # tunnel: where to; dns: the resolver behind the server
+    local_dns: Address | None = None  # dns: the resolver asked directly for what bypasses, by the rules
     path: str | None = None  # of a Unix socket, absolute; then ``address`` is ("", 0)
     acl: str | None = None
     tcp_redir: TCPRedir = "redirect"

@@ -1,4 +1,4 @@
-"""Where a local leads: the target of a tunnel, the resolver behind a DNS server.
+"""Where a local leads: the target of a tunnel, the resolvers behind a DNS server.
 
 Each is an address that may hold its port, as ``target: host:port``, or has it in a key of its own.
 """
@@ -15,7 +15,8 @@ Section = Mapping[str, Node]
 
 DNS_PORT = 53
 TUNNEL_TARGETS = ("target", "forward_address", "tunnel_address")
-DNS_KEYS = ("remote_dns_address", "remote_dns_port")
+LOCAL_DNS_KEYS = ("local_dns_address", "local_dns_port")
+DNS_KEYS = ("remote_dns_address", "remote_dns_port", *LOCAL_DNS_KEYS)
 
 
 def tunnel_target(section: Section, whole: Node, report: Report) -> Address | None:
@@ -36,6 +37,17 @@ def dns_target(section: Section, whole: Node, report: Report) -> Address | None:
         report.problem(whole, sentence)
         return None
     return _read(node, section.get("remote_dns_port"), DNS_PORT, report)
+
+
+def local_dns(section: Section, report: Report) -> Address | None:
+    """Return the resolver that is asked directly for what bypasses, if one is given; port 53 if unset."""
+    node = section.get("local_dns_address")
+    if node is None:
+        return None
+    found = _read(node, section.get("local_dns_port"), DNS_PORT, report)
+    if found is not None and found.ip is None:
+        report.problem(node, "expected the IP address of a DNS server")
+    return found
 
 
 def _first(section: Section, names: Iterable[str]) -> Node | None:

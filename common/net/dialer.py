@@ -54,8 +54,8 @@ def dial(
     """
     if not addresses:
         raise ValueError("no address to dial")
-    attempt = Dial(loop, addresses, callback, timeout, no_delay, keep_alive)
-    return attempt if attempt.begin() else None
+    dialling = Dial(loop, addresses, callback, timeout, no_delay, keep_alive)
+    return dialling if dialling.begin() else None
 
 
 class Dial:

@@ -16,7 +16,7 @@ from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from _typeshed import FileDescriptorLike
+    from common.net.loop import HasFileno
 
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 
@@ -39,7 +39,7 @@ class EpollSelector(selectors.BaseSelector):
     def fileno(self) -> int:
         return self._epoll.fileno()
 
-    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+    def register(self, fileobj: HasFileno | int, events: int, data: Any = None) -> SelectorKey:
         """Begin to watch. Raises ValueError for no events, KeyError or OSError when it is watched."""
         if not 0 < events < 4:
             raise ValueError(f"invalid events: {events!r}")
@@ -50,14 +50,14 @@ class EpollSelector(selectors.BaseSelector):
         key = self._keys[fd] = SelectorKey(fileobj, fd, events, data)
         return key
 
-    def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
+    def unregister(self, fileobj: HasFileno | int) -> SelectorKey:
         """Watch no longer. Raises KeyError when it was not watched."""
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         key = self._keys.pop(fd)
         self._epoll.unregister(fd)
         return key
 
-    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+    def modify(self, fileobj: HasFileno | int, events: int, data: Any = None) -> SelectorKey:
         """Watch for something else, in one step. Raises ValueError and KeyError as the two above."""
         if not 0 < events < 4:
             raise ValueError(f"invalid events: {events!r}")
@@ -84,7 +84,7 @@ class EpollSelector(selectors.BaseSelector):
         self._epoll.close()
         self._keys.clear()
 
-    def get_map(self) -> Mapping[FileDescriptorLike, SelectorKey]:
+    def get_map(self) -> Mapping[HasFileno | int, SelectorKey]:
         return dict(self._keys.items())
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import socket
 import stat
@@ -125,7 +126,8 @@ def bind_datagrams(address: Address) -> socket.socket:
                 dual = address.host == "::" and socket.has_dualstack_ipv6()
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
             for option in ("SO_RCVBUF", "SO_SNDBUF"):
-                _set(sock, socket.SOL_SOCKET, option, DATAGRAM_BUFFER)
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), DATAGRAM_BUFFER)
             sock.bind(bound)
         except BaseException:
             sock.close()
@@ -258,20 +260,27 @@ def tune(sock: socket.socket, *, no_delay: bool, keep_alive: float) -> None:
     probes the peer, again every ``keep_alive`` seconds, and gives it up after as many probes without
     an answer as the system has it (Linux: 9); 0 for never. An option the system refuses stays as it was.
     """
-    if no_delay:
-        _set(sock, socket.IPPROTO_TCP, "TCP_NODELAY", 1)
+    for level, option, value in _tuning(no_delay, keep_alive):
+        try:
+            sock.setsockopt(level, option, value)
+        except OSError:
+            continue
+
+
+@functools.lru_cache(maxsize=8)  # one process has one tuning, and every connection asks for it
+def _tuning(no_delay: bool, keep_alive: float) -> tuple[tuple[int, int, int], ...]:
+    wanted = [(socket.IPPROTO_TCP, "TCP_NODELAY", 1)] if no_delay else []
     if keep_alive:
         seconds = max(1, round(keep_alive))
-        _set(sock, socket.SOL_SOCKET, "SO_KEEPALIVE", 1)
-        _set(sock, socket.IPPROTO_TCP, "TCP_KEEPIDLE", seconds)
-        _set(sock, socket.IPPROTO_TCP, "TCP_KEEPALIVE", seconds)  # macOS's name for TCP_KEEPIDLE
-        _set(sock, socket.IPPROTO_TCP, "TCP_KEEPINTVL", seconds)
-
-
-def _set(sock: socket.socket, level: int, option: str, value: int) -> None:
-    if hasattr(socket, option):
-        with contextlib.suppress(OSError):
-            sock.setsockopt(level, getattr(socket, option), value)
+        wanted += [
+            (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+            (socket.IPPROTO_TCP, "TCP_KEEPIDLE", seconds),
+            (socket.IPPROTO_TCP, "TCP_KEEPALIVE", seconds),  # macOS's name for TCP_KEEPIDLE
+            (socket.IPPROTO_TCP, "TCP_KEEPINTVL", seconds),
+        ]
+    return tuple(
+        (level, getattr(socket, option), value) for level, option, value in wanted if hasattr(socket, option)
+    )
 
 
 def reset(sock: socket.socket) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from common.errors import ProtocolError, Truncated, Unsupported, VersionNotSupported
+from common.proto.address import IPAddress, parse_ip
 
 QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
 OPCODE, RCODE = 0x7800, 0x000F  # masks
@@ -32,12 +33,16 @@ UDP_SIZE = 1_232  # bytes of response we ask for: with every header around it, i
 MIN_UDP_SIZE = 512  # bytes anybody can take (RFC 1035 section 4.2.1)
 MAX_NAME_SIZE = 255  # bytes, lengths and root included (RFC 1035 section 3.1)
 
-_SOA, _OPT = 6, 41
+_SOA, _PTR, _OPT = 6, 12, 41
 _META_TYPES = range(128, 256)  # ANY, AXFR and the like: not about one record set (RFC 6895 section 3.1)
 _HEADER = struct.Struct(">6H")
 _RECORD = struct.Struct(">HHIH")  # what is behind a record's name
 _OPT_RECORD = struct.Struct(">BHHBBHH")  # root, 41, UDP size, high RCODE, version, flags, length
 _MIN_SOA_SIZE = 22  # bytes: two root names, five numbers
+# Each byte of a label as text. A dot inside one is not the dot between two.
+_CHARACTERS = tuple(
+    chr(n) if (chr(n).isalnum() and n < 128) or n in b"-_" else f"\\{n:03d}" for n in range(256)
+)
 
 Payload = bytes | bytearray | memoryview
 
@@ -49,6 +54,16 @@ class Query(NamedTuple):
     question: bytes  # the name as the client spelled it, type, class
     asked: bytes  # what to ask instead, without an id; equal where the answers are
     limit: int  # bytes: the longest reply the client can take, at least 512
+
+    @property
+    def subject(self) -> str | IPAddress:
+        """What is asked about: a name in lower case without the root's dot, or the address of a PTR question.
+
+        What host names are not made of is told as in a zone file, ``\\032`` (RFC 4343 section 2.1).
+        """
+        text = _text(self.question[:-4])
+        is_reverse = int.from_bytes(self.question[-4:-2], "big") == _PTR
+        return (_address_of(text) if is_reverse else None) or text
 
     def refuse(self, rcode: int) -> bytes:
         """Return the reply that says ``rcode`` (below 16) and nothing else."""
@@ -239,6 +254,27 @@ def _read_opt(data: bytes, at: int) -> tuple[int, int]:
     if version:
         raise VersionNotSupported("EDNS version", 0, version)
     return udp_size, flags
+
+
+def _text(name: bytes) -> str:
+    labels = []
+    at = 0
+    while name[at]:
+        end = at + 1 + name[at]
+        labels.append("".join(map(_CHARACTERS.__getitem__, name[at + 1 : end].lower())))
+        at = end
+    return ".".join(labels)
+
+
+def _address_of(name: str) -> IPAddress | None:
+    """Return the address that ``name`` stands for in reverse (RFC 1035 section 3.5, RFC 3596 section 2.5)."""
+    labels = name.split(".")[::-1]
+    if labels[:2] == ["arpa", "in-addr"] and len(labels) == 6:
+        return parse_ip(".".join(labels[2:]))
+    digits = "".join(labels[2:])
+    if labels[:2] == ["arpa", "ip6"] and len(labels) == 34 and len(digits) == 32:
+        return parse_ip(":".join(digits[at : at + 4] for at in range(0, 32, 4)))
+    return None
 
 
 def _fold(question: bytes) -> bytes:

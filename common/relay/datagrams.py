@@ -79,9 +79,11 @@ class DatagramSocket:
         """Send to ``peer``; False when the datagram was dropped."""
         try:
             self.sock.sendto(data, peer)
-        except OSError as exc:
-            if not isinstance(exc, BlockingIOError):
-                self.counters["udp_errors"] += 1
+        except BlockingIOError:  # no room in the kernel, or no port left to send from
+            self.counters["udp_dropped"] += 1
+            return False
+        except OSError:
+            self.counters["udp_errors"] += 1
             return False
         return True
 

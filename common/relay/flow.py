@@ -98,7 +98,7 @@ class Side:
         # ``self.events`` is read again: an earlier event of this batch may have changed it.
         if mask & self.events & READ:
             self.readable()
-        if mask & self.events & WRITE:
+        if mask & WRITE and self.events & WRITE:
             self.flush()
 
     def on_fault(self, exc: Exception) -> None:
@@ -157,7 +157,8 @@ class Side:
 
     def close(self) -> None:
         """Close the socket. The handler stays known: what this event may still raise is its connection's."""
-        self._release()
+        if self.pending is not None:
+            self._release()
         self.want(0)
         self.sock.close()
         self.readable, self.drained = _nobody_reads, _nobody_waits
@@ -220,8 +221,14 @@ class Flow:
             if self.handler is not None:
                 self.handler.on_unreadable(source, exc)
             return
-        if size:
-            self.feed(_RX[:size])
+        if size:  # as ``feed`` has it, without the call: nothing here happens more often
+            handler = self.handler
+            if handler is not None:
+                handler.last_active = source.loop.now
+            self.total += size
+            out = self.transform(_RX[:size])
+            if out and not self.sink.write(out) and not self.closed:
+                source.want(source.events & ~READ)
             return
         self.eof = True
         source.want(source.events & ~READ)

@@ -153,13 +153,9 @@ class TCPRelayHandler:
             return
         allowed = [(ip, self.target.port) for ip in self.on_addresses(addresses)]
         self.advance(STAGE_CONNECTING)
+        connect, no_delay, keep_alive = self.limits.connect, self.limits.no_delay, self.limits.keep_alive
         dialing = dial(
-            self.loop,
-            allowed,
-            self._on_dialled,
-            timeout=self.limits.connect,
-            no_delay=self.limits.no_delay,
-            keep_alive=self.limits.keep_alive,
+            self.loop, allowed, self._on_dialled, timeout=connect, no_delay=no_delay, keep_alive=keep_alive
         )
         if dialing is not None:  # else it stands already
             self.dialing = dialing

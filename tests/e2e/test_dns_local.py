@@ -5,12 +5,10 @@ The resolver is one of the test's own, which only ssserver can be told to ask.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 import socket
 import struct
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,7 +17,7 @@ from tests import dns_messages as dns
 from tests.e2e.clients import TIMEOUT, dial, receive_exactly
 from tests.fakedns import FakeDNS
 from tests.processes import Pair, free_port
-from tests.udp_targets import datagram_socket, mirror, serve_datagrams
+from tests.udp_targets import datagram_socket
 from tests.waiting import wait_until
 
 FLOWS = 1_000
@@ -184,42 +182,3 @@ def test_k4_what_is_no_question(start_way):
 
 
 # -- 1,000 flows -----------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_m5_a_thousand_flows_are_reclaimed(start_pair):
-    """Each client of a tunnel has its own way to the target and back; idle, all of them end by themselves."""
-    settings = {"udp_timeout": UDP_TIMEOUT}
-    with serve_datagrams(mirror) as target:
-        port = free_port()
-        local = {"protocol": "tunnel", "local_address": "127.0.0.1", "local_port": port}
-        entries = {"locals": [{**local, "forward_address": "127.0.0.1", "forward_port": target.port}]}
-        pair = start_pair(local_config=entries | settings, server_config=settings)
-        pair.local.wait_ready()
-        before = [program.udp_sockets() for program in pair.programs]
-        sizes = []
-        for _ in range(2):
-            for first in range(0, FLOWS, ABREAST):
-                begin_flows(first, port)
-            assert pair.server.udp_sockets() > before[1] + ABREAST
-            ended = time.monotonic()
-            wait_until(lambda: [program.udp_sockets() for program in pair.programs] == before, timeout=30.0)
-            assert time.monotonic() - ended > UDP_TIMEOUT / 2
-            sizes.append([program.rss() for program in pair.programs])
-        assert target.received == 2 * FLOWS
-    for first, second in zip(*sizes, strict=True):
-        assert second - first < GROWTH, sizes
-
-
-def begin_flows(first: int, port: int) -> None:
-    """Have ABREAST clients, each from an address of its own, say something to an echo."""
-    with contextlib.ExitStack() as stack:
-        clients = [
-            stack.enter_context(datagram_socket(f"127.1.{number // 250}.{number % 250 + 1}"))
-            for number in range(first, first + ABREAST)
-        ]
-        for client in clients:
-            client.settimeout(TIMEOUT)
-            client.sendto(client.getsockname()[0].encode(), ("127.0.0.1", port))
-        for client in clients:
-            assert client.recv(100) == client.getsockname()[0].encode()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.clients import TIMEOUT, open_tunnel, receive_to_end
+from tests.e2e.clients import TIMEOUT, open_tunnel, receive_exactly, receive_to_end
 from tests.e2e.udp_clients import associate, stream
 from tests.origin import Received, duplex, echo, read_to_end, serve, sha256, source
 from tests.peers import LOOPBACK, PEERS, Half, Peer
@@ -100,7 +100,7 @@ def mix(start_program, tmp_path) -> Iterator[Callable[[Peer, str, str], Mixed]]:
 
 
 def has_tcp(port: int) -> None:
-    """Bytes go both ways at once, whole; a server may speak first, and answer behind the client's end."""
+    """Bytes go both ways at once, whole; a target may speak first, or when it is asked."""
     up, down = os.urandom(SIZE), os.urandom(SIZE)
     at_origin, at_client = Received(SIZE), Received(SIZE)
     with serve(duplex(down, at_origin)) as origin, open_tunnel("socks5", port, origin.address) as sock:
@@ -117,6 +117,16 @@ def has_tcp(port: int) -> None:
             with open_tunnel("socks5", port, (host, greeter.port)) as sock:
                 assert receive_to_end(sock) == b"220 hello"
     with serve(echo) as mirrored, open_tunnel("socks5", port, mirrored.address) as sock:
+        for question in (b"question", b"another"):
+            sock.sendall(question)
+            assert receive_exactly(sock, len(question)) == question
+        sock.shutdown(socket.SHUT_WR)
+        assert receive_to_end(sock) == b""
+
+
+def keeps_half_close(port: int) -> None:
+    """A target may answer behind the client's end."""
+    with serve(echo) as mirrored, open_tunnel("socks5", port, mirrored.address) as sock:
         sock.sendall(b"question")
         sock.shutdown(socket.SHUT_WR)
         assert receive_to_end(sock) == b"question"
@@ -129,16 +139,39 @@ def has_udp(port: int) -> None:
         serve_datagrams(mirror) as other,
         serve_datagrams(mirror, "::1") as six,
         associate(port) as client,
+        associate(port) as another,
     ):
-        for target in (four, other, six):
+        for asking, target in ((client, four), (client, other), (another, six)):
             for size in SIZES:
                 payload = os.urandom(size)
-                client.send(target.address, payload)
-                assert client.receive() == (target.address, payload)
+                asking.send(target.address, payload)
+                assert asking.receive() == (target.address, payload)
         client.send(("localhost", four.port), b"by name")
         assert client.receive()[1] == b"by name"
         assert len({number for _, number in (*four.peers, *other.peers)}) == 1
         assert COUNT - stream(client, four.address, COUNT, 1200) < COUNT // 100
+
+
+def mixes_families(port: int) -> None:
+    """One client's datagrams, to IPv4 and IPv6 in turn."""
+    with (
+        serve_datagrams(mirror) as four,
+        serve_datagrams(mirror, "::1") as six,
+        associate(port) as client,
+    ):
+        for target in (four, six, four, six):
+            client.send(target.address, b"whichever")
+            assert client.receive() == (target.address, b"whichever")
+
+
+def relays(peer: Peer, role: str, port: int) -> None:
+    """All that the peer can; see ``tests/peers.py`` for what one cannot."""
+    has_tcp(port)
+    if peer.keeps_half_close:
+        keeps_half_close(port)
+    has_udp(port)
+    if peer.mixes_families or role == "local":
+        mixes_families(port)
 
 
 @pytest.mark.parametrize(("peer", "role", "method"), cases(with_users=False))
@@ -146,9 +179,7 @@ def test_s1_with_one_key(mix, peer, role, method):
     mixed = mix(peer, role, method)
     password = new_password(method)
     mixed.server(password)
-    port = mixed.local(password)
-    has_tcp(port)
-    has_udp(port)
+    relays(peer, role, mixed.local(password))
 
 
 @pytest.mark.parametrize(("peer", "role", "method"), cases(with_users=True))
@@ -159,8 +190,7 @@ def test_s1_with_identity_headers(mix, peer, role, method):
     mixed.server(own, keys)
     for name in NAMES:
         port = mixed.local(f"{own}:{keys[name]}")
-        has_tcp(port)
-        has_udp(port)
+        relays(peer, role, port)
         if role == "local":
             assert f"({name}) wants" in mixed.ours.log()
             assert f"({name}) has a UDP session" in mixed.ours.log()

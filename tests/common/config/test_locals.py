@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from common.config import locals as locals_module
@@ -160,6 +162,7 @@ def test_transparent_proxying_takes_linux(ways, monkeypatch):
         ({"protocol": "socks", "forward_address": "h", "forward_port": 1}, ["tunnel", "tunnel"]),
         ({"protocol": "http", "target": "h:1", "tunnel_address": "h:1"}, ["tunnel and dns", "tunnel"]),
         ({"remote_dns_address": "::1", "remote_dns_port": 5}, ["dns", "dns"]),
+        ({"local_dns_address": "::1", "local_dns_port": 5}, ["dns", "dns"]),
         ({"tcp_redir": "tproxy", "udp_redir": "tproxy", "tcp_tproxy": True}, ["redir", "redir", "redir"]),
         ({"tcp_tproxy": False}, []),
     ],
@@ -167,6 +170,40 @@ def test_transparent_proxying_takes_linux(ways, monkeypatch):
 def test_keys_of_another_protocol_are_warned_about(ways, content, protocols):
     found = [warning.split(": ", 1)[1] for warning in ways.warnings(content)]
     assert sorted(found) == sorted(f"no effect: only for protocol {names}" for names in protocols)
+
+
+# ---- a resolver beside the one behind the server ----
+
+DNS = {"protocol": "dns", "local_port": 53, "target": "192.0.2.9"}
+
+
+def test_what_bypasses_has_a_resolver_of_its_own(ways, tmp_path):
+    content = {**DNS, "acl": "my.acl", "local_dns_address": "192.168.1.1"}
+    (tmp_path / "my.acl").touch()
+    whole = local("127.0.0.1:53", "dns", target=Address("192.0.2.9", 53), acl=f"{tmp_path}/my.acl")
+    assert ways(content) == [replace(whole, local_dns=Address("192.168.1.1", 53))]
+    assert ways({**content, "local_dns_port": 54}) == [replace(whole, local_dns=Address("192.168.1.1", 54))]
+    del content["acl"]
+    for more in ({"locals": [content], "acl": "my.acl"}, {"locals": [{**content, "acl": "my.acl"}]}):
+        assert ways(more) == [replace(whole, local_dns=Address("192.168.1.1", 53))]
+    assert ways({**DNS, "acl": "my.acl"}) == [whole]
+
+
+@pytest.mark.parametrize(
+    ("content", "missing"),
+    [
+        ({"local_dns_address": "192.168.1.1", "local_dns_port": 54}, "acl"),
+        ({"local_dns_port": 54}, "acl"),
+        ({"local_dns_port": 54, "acl": "my.acl"}, "local_dns_address"),
+    ],
+)
+def test_a_resolver_for_what_bypasses_takes_rules(ways, tmp_path, content, missing):
+    """As in shadowsocks-rust; its sample files have it without any, so it is no problem."""
+    (tmp_path / "my.acl").touch()
+    found, warnings = ways.load(DNS | content)
+    assert found[0].local_dns is None
+    sentence = f"no effect without `{missing}`: every question goes through the server"
+    assert warnings == [f"{key}: {sentence}" for key in content if key != "acl"]
 
 
 # ---- open doors ----

@@ -184,3 +184,10 @@ def test_a_dns_server_beside_the_local(ways):
     assert ways({**content, "dns_address": "127.0.0.1:5353", "locals": [{"local_port": 1}]})[0] == dns
     both = ways({**content, "protocol": "dns", "local_port": 53}, dns_address="127.0.0.1:5353")
     assert [each.target for each in both] == [dns.target, dns.target]
+
+
+def test_a_dns_server_beside_the_local_has_both_resolvers(ways, tmp_path):
+    content = {"remote_dns_address": "192.0.2.9", "local_dns_address": "192.168.1.1", "acl": "my.acl"}
+    (tmp_path / "my.acl").touch()
+    _, dns = ways(content, dns_address="127.0.0.1:5353")
+    assert (dns.target, dns.local_dns) == (Address("192.0.2.9", 53), Address("192.168.1.1", 53))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.config.keys import LOCAL, read_section
-from common.config.target import dns_target, tunnel_target
+from common.config.target import dns_target, local_dns, tunnel_target
 from common.config.tree import Report, node_from
 from common.errors import ConfigError
 
@@ -15,7 +15,7 @@ def load(read, **content):
     report = Report()
     root = node_from(content, "c", "")
     section = read_section(root, LOCAL, "sslocal", report)
-    found = read(section, root, report)
+    found = read(section, report) if read is local_dns else read(section, root, report)
     try:
         report.raise_problems()
     except ConfigError as exc:
@@ -36,6 +36,11 @@ def load(read, **content):
         (dns_target, {"remote_dns_address": "::1"}, "[::1]:53"),
         (dns_target, {"remote_dns_address": "[::1]:54"}, "[::1]:54"),
         (dns_target, {"remote_dns_address": "dns.example", "remote_dns_port": 55}, "dns.example:55"),
+        (local_dns, {}, "None"),
+        (local_dns, {"local_dns_port": 5}, "None"),
+        (local_dns, {"local_dns_address": "192.0.2.8"}, "192.0.2.8:53"),
+        (local_dns, {"local_dns_address": "::1", "local_dns_port": 5}, "[::1]:5"),
+        (local_dns, {"local_dns_address": "[::1]:5"}, "[::1]:5"),
     ],
 )
 def test_targets(read, content, expected):
@@ -75,6 +80,21 @@ def test_targets(read, content, expected):
             "has no resolver to ask through the server: set `remote_dns_address`, or `target`",
         ),
         (dns_target, {"target": ["hunter2"]}, "target: expected text, got a list; put it in quotes"),
+        (
+            local_dns,
+            {"local_dns_address": "hunter2.example"},
+            "local_dns_address: expected the IP address of a DNS server",
+        ),
+        (
+            local_dns,
+            {"local_dns_address": "/run/hunter2"},
+            "local_dns_address: expected a host name or an IP address",
+        ),
+        (
+            local_dns,
+            {"local_dns_address": "::1", "local_dns_port": 0},
+            "local_dns_port: expected a port from 1 to 65535, got 0",
+        ),
     ],
 )
 def test_problems(read, content, expected):

@@ -19,7 +19,6 @@ from common.net.sockets import (
     CAPACITY_ERRNOS,
     DATAGRAM_BUFFER,
     bind_datagrams,
-    close_listener,
     connect_to,
     describe,
     first_reachable,
@@ -135,7 +134,7 @@ def test_windows_never_reuses_an_address(monkeypatch):
 
     monkeypatch.setattr(os, "name", "nt")
     monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", -5, raising=False)
-    sockets._share_address(Recorder(), reuse_port=False)
+    sockets._share_address(Recorder())
     assert options == [(socket.SOL_SOCKET, -5, 1)]
 
 
@@ -274,39 +273,6 @@ def test_a_system_without_unix_sockets(path, monkeypatch):
     with pytest.raises(OSError, match="no Unix sockets") as caught:
         listen_unix(path)
     assert caught.value.filename == path
-
-
-def test_the_file_goes_with_its_listener(path):
-    listener = listen_unix(path)
-    close_listener(listener)
-    close_listener(listener)
-    assert not os.path.exists(path)
-    assert listener.fileno() == -1
-
-
-def test_a_file_that_has_gone_before_is_no_reason_to_fail(path):
-    listener = listen_unix(path)
-    os.unlink(path)
-    close_listener(listener)
-    assert listener.fileno() == -1
-
-
-def test_closing_never_takes_the_file_of_a_successor(path, monkeypatch):
-    """It goes while the path is still ours: whoever comes next finds it free, or taken."""
-    listener = listen_unix(path)
-    seen = []
-    monkeypatch.setattr(os, "unlink", lambda path: seen.append((path, listener.fileno() >= 0)))
-    close_listener(listener)
-    assert seen == [(path, True)]
-    monkeypatch.undo()
-    os.unlink(path)
-
-
-def test_closing_a_tcp_listener():
-    listener = listen(Address("127.0.0.1", 0))
-    close_listener(listener)
-    close_listener(listener)
-    assert listener.fileno() == -1
 
 
 # -- connect, options, reset --------------------------------------------------------------------------

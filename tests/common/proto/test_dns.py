@@ -20,6 +20,7 @@ from tests.dns_messages import (
     HTTPS,
     NS,
     POINTER,
+    PTR,
     QR,
     RA,
     RD,
@@ -175,6 +176,72 @@ def test_what_is_refused(case):
 def test_a_response_is_no_query():
     with pytest.raises(ProtocolError):
         parse_query(PLAIN_RESPONSE)
+
+
+# -- what a query is about ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "subject"),
+    [
+        ("", ""),
+        ("WWW.Example", "www.example"),
+        ("_dns.my-host_1.test", "_dns.my-host_1.test"),
+    ],
+)
+def test_a_query_is_about_a_name(text, subject):
+    assert parse_query(query(text)).subject == subject
+
+
+def test_what_no_host_name_is_made_of_is_escaped():
+    """A dot inside a label would be one between two; and no text stands for two names."""
+    message = query("x")
+    for label, text in ((b"a.B", "a\\046b"), (b"\\046", "\\092046"), (b" \xff\0", "\\032\\255\\000")):
+        wire = bytes((len(label),)) + label + b"\x04test\0"
+        assert parse_query(message[:12] + wire + message[-4:]).subject == f"{text}.test"
+
+
+def test_the_longest_name_has_a_subject():
+    labels = ".".join(("a" * 63, "b" * 63, "c" * 63, "d" * 61))
+    assert parse_query(query(labels)).subject == labels
+
+
+V6 = "4.3.2.1." + "0." * 20 + "8.b.d.0.1.0.0.2.ip6.arpa"
+
+
+@pytest.mark.parametrize(
+    ("text", "subject"),
+    [
+        ("1.2.0.192.in-addr.arpa", "192.0.2.1"),
+        ("1.2.0.192.IN-ADDR.ARPA", "192.0.2.1"),
+        (V6, "2001:db8::1234"),
+        (V6.upper(), "2001:db8::1234"),
+    ],
+)
+def test_a_reverse_query_is_about_an_address(text, subject):
+    assert str(parse_query(query(text, PTR)).subject) == subject
+    assert parse_query(query(text, A)).subject == text.lower()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2.0.192.in-addr.arpa",
+        "0.1.2.0.192.in-addr.arpa",
+        "256.2.0.192.in-addr.arpa",
+        "1.2.0.192.in-addr.test",
+        "in-addr.arpa",
+        "ip6.arpa",
+        "0." + V6,
+        V6.removeprefix("4."),
+        V6.replace("d", "g"),
+        V6.replace("4.3.", "43.x."),
+        V6.replace("4.3.", "43."),
+        "printer._tcp.local.test",
+    ],
+)
+def test_other_reverse_names_are_names(text):
+    assert parse_query(query(text, PTR)).subject == text
 
 
 # -- refusals ----------------------------------------------------------------------------------------
