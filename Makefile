@@ -4,7 +4,10 @@
 #   make test       the tests                     make test ARGS='-k socks'   some of them
 #   make lint       style and types
 #   make coverage   the tests, and which lines and branches they ran
-#   make bench      one bulk stream, ours beside shadowsocks-libev if it is there (needs cc)
+#   make bench      ours beside every other implementation that is here, into docs/benchmarks.md (needs cc)
+#   make bench-smoke   every row of it for a moment, to see whether it works
+#   make audit      known vulnerabilities of the libraries; asks the package index, so it is not part of `make test`
+#   make fuzz       strange input for every parser, a minute each; ARGS='dns acl --seconds 600' for some and longer
 #   make clean      back to a fresh checkout
 #
 # PYTHON=python3.13 chooses the interpreter; without it, the first one from 3.11 on is taken.
@@ -16,7 +19,7 @@ PYTHONS := $(PYTHON) $(if $(PYTHON),,python3 python3.14 python3.13 python3.12 py
 PYTEST := pytest
 ARGS :=
 
-.PHONY: run test lint coverage bench clean
+.PHONY: run test lint coverage bench bench-smoke audit fuzz clean
 
 run: $(INSTALLED)
 	@$(BIN)/python scripts/demo.py
@@ -36,7 +39,25 @@ coverage: $(INSTALLED)
 	$(BIN)/coverage report
 
 bench: $(INSTALLED)
-	$(BIN)/python -m bench.bulk $(ARGS)
+	$(BIN)/python -m bench --store $(ARGS)
+
+bench-smoke: $(INSTALLED)
+	$(BIN)/python -m bench --smoke $(ARGS)
+
+# Two lists: what is installed here, and the lowest versions that setup.cfg allows. --strict, because a
+# library that cannot be looked up is no library without vulnerabilities.
+AUDIT := .run/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r
+
+audit: $(INSTALLED)
+	@test -x .run/audit/bin/pip-audit || $(BIN)/python -m venv --clear .run/audit
+	@.run/audit/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip-audit
+	@$(BIN)/python -m pip freeze --exclude-editable >.run/installed.txt
+	@sed -n '/^install_requires/,/^$$/s/^ *\([A-Za-z0-9]*\)>=\([0-9.]*\),.*/\1==\2/p' setup.cfg >.run/lowest.txt
+	$(AUDIT) .run/installed.txt
+	$(AUDIT) .run/lowest.txt
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:
 	rm -rf $(VENV) .run build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,9 +20,10 @@ import random
 import string
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from common.acl import AccessRules
+from common.acl.rules import AccessRules
 
 ENTRIES = (100, 10_000, 100_000)
 TARGETS = 1000  # of each kind
@@ -123,7 +124,7 @@ def measure(entries: int, expressions: float) -> dict[str, float]:
     figures["first, us"] = seconds(lambda: ask(rules, made.targets["first"])) / TARGETS * 1e6
     for kind, targets in made.targets.items():
         if targets and kind != "first":
-            spent = min(seconds(lambda targets=targets: ask(rules, targets)) for _ in range(ROUNDS))
+            spent = min(seconds(partial(ask, rules, targets)) for _ in range(ROUNDS))
             figures[f"{kind}, us"] = spent / len(targets) * 1e6
     figures["memory after, MiB"] = (resident() - before) / (1 << 20)
     return figures

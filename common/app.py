@@ -8,21 +8,31 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable, Sequence
 from socket import socket
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from common.acl import AccessRules
-from common.config.schema import Config
+from common.acl import load_rules
+from common.config.schema import Config, Server
+from common.crypto import Cipher
+from common.net.bound import BoundSockets, bound_to
 from common.net.loop import EventLoop
 from common.net.resolver import LIMIT, Resolver
 from common.net.sockets import raise_nofile
+from common.net.timers import Timer
 from common.proto.address import Address
+from common.relay.admission import UNBOUNDED, Admission, Bounds
 from common.relay.associations import Associations
 from common.relay.flow import Allowance
-from common.relay.listener import Admission, Limits, MakeHandler, TCPRelay
+from common.relay.listener import Limits, MakeHandler, TCPRelay
+from common.shared import Shared
+
+if TYPE_CHECKING:
+    from common.acl import AccessRules
 
 RESERVED_DESCRIPTORS = 32  # for logs, DNS, listeners and the interpreter
 DESCRIPTORS_PER_CONNECTION = 2
+DRAIN_PATIENCE = 1.0  # seconds for a client that has just connected to say something
 
 logger = logging.getLogger("shadowrelay.app")
 
@@ -57,14 +67,27 @@ class RelayApp:
         )
         spare = raise_nofile(config.nofile) - RESERVED_DESCRIPTORS
         self.max_connections = config.max_connections or max(1, spare // DESCRIPTORS_PER_CONNECTION)
-        self._admission = Admission(self.loop, self.max_connections)
+        bounds = Bounds(
+            handshakes=config.handshakes or UNBOUNDED,
+            connecting=config.connecting or UNBOUNDED,
+            per_source=config.connections_per_source or UNBOUNDED,
+            per_user=config.connections_per_user or UNBOUNDED,
+            ipv4_prefix=config.source_ipv4_prefix,
+            ipv6_prefix=config.source_ipv6_prefix,
+        )
+        self._admission = Admission(self.loop, self.max_connections, bounds, self.counters)
         self._allowance = Allowance()
         self.associations = Associations(
             self.loop,
             limit=config.udp_max_associations,
             timeout=config.udp_timeout,
             counters=self.counters,
+            per_source=config.udp_associations_per_source or UNBOUNDED,
         )
+        self.sockets = BoundSockets()
+        self.shared: Shared | None = None  # with other workers, if there are any
+        self._patience: Timer | None = None
+        self._ciphers: dict[Server, Cipher] = {}
         self._rules: dict[str, AccessRules] = {}
         self._relays: list[TCPRelay] = []
         self._ports: list[tuple[DatagramPort, socket]] = []
@@ -73,12 +96,64 @@ class RelayApp:
         """Call ``relay`` and ``serve_datagrams`` for everything to listen on."""
         raise NotImplementedError
 
+    # -- passing on ------------------------------------------------------------------------------
+
+    @classmethod
+    def share(cls, config: Config, workers: int, predecessor: Shared | None = None) -> Shared:
+        """Return what ``workers`` processes have in common: bound, and made before they are forked.
+
+        ``predecessor`` is what an earlier configuration shared; what is the same is taken over.
+        Raises OSError, with nothing left open.
+        """
+        raise_nofile(config.nofile)
+        shared = Shared(workers, predecessor)
+        try:
+            cls.prepare(config, shared)
+        except BaseException:
+            shared.close()
+            raise
+        shared.sockets.settle()
+        return shared
+
+    @classmethod
+    def prepare(cls, config: Config, shared: Shared) -> None:
+        """Bind everything that ``open`` will ask for, in the same order."""
+        raise NotImplementedError
+
+    def join(self, shared: Shared, worker: int) -> None:
+        """Be one of several workers: to be called before ``start``, in that worker's process."""
+        self.shared = shared
+        self.sockets = shared.sockets.part_of(worker)
+
+    def inherit(self, predecessor: RelayApp) -> None:
+        """Take over from an app on the same loop: to be called before ``start``.
+
+        It serves on, with sockets of its own, until its ``retire`` is called.
+        """
+        self.sockets = predecessor.sockets.successor()
+        self._allowance = predecessor._allowance
+        wanted = set(self.config.servers)
+        self._ciphers = {
+            server: cipher for server, cipher in predecessor._ciphers.items() if server in wanted
+        }
+
+    def cipher(self, server: Server, users: Sequence[tuple[str, str]] = ()) -> Cipher:
+        """Return the cipher of a server: the one there was before, if it is the same server.
+
+        It knows the salts of packets.
+        """
+        if server not in self._ciphers:
+            self._ciphers[server] = Cipher.from_password(server.method, server.password.reveal(), users)
+        return self._ciphers[server]
+
+    # -- listening -------------------------------------------------------------------------------
+
     def access_rules(self, path: str | None) -> AccessRules | None:
         """Return the rules of a file, read once; None for no file. Raises ConfigError."""
         if path is None:
             return None
         if path not in self._rules:
-            self._rules[path] = AccessRules.load(path)
+            self._rules[path] = load_rules(path)
             for warning in self._rules[path].warnings:
                 logger.warning(warning)
         return self._rules[path]
@@ -108,6 +183,8 @@ class RelayApp:
         socks += [sock for _, sock in self._ports]
         return tuple(dict.fromkeys(bound_to(sock) for sock in socks))
 
+    # -- beginning and end -----------------------------------------------------------------------
+
     def start(self) -> None:
         """Bind and listen. Raises OSError, with nothing left open."""
         try:
@@ -115,37 +192,50 @@ class RelayApp:
         except Exception:
             self.stop()
             raise
+        self.sockets.settle()
 
     def drain(self) -> None:
         """Stop listening; let running connections end, and the loop with the last of them."""
+        self.retire(self.loop.stop)
+
+    def retire(self, done: Callable[[], None]) -> None:
+        """Stop listening; let running connections end, and call ``done`` after the last of them.
+
+        Who waits in a listener's queue is accepted first, and has a moment to say something. UDP has
+        no connections to wait for: a successor takes over the port and its clients.
+        """
+        self.sockets.remove_files()
         for relay in self._relays:
-            relay.close_listener()
+            relay.drain()
+        self._close_ports()
+        if self._admission.count:
+            self._patience = self.loop.call_later(DRAIN_PATIENCE, self._end_idle)
+        self._admission.call_when_empty(done)
+
+    def _end_idle(self) -> None:
+        """End the connections that nothing is being done for."""
+        for relay in self._relays:
             for handler in list(relay.handlers):
                 handler.on_drain()
-        self._close_ports()
-        self._admission.call_when_empty(self.loop.stop)
 
     def stop(self) -> None:
         """Close everything at once. Idempotent."""
+        self.sockets.remove_files()
+        if self._patience is not None:
+            self._patience.cancel()
         relays, self._relays = self._relays, []
         for relay in relays:
             relay.close()
         self._close_ports()
+        self.associations.close()
+        self.sockets.close()
         self.resolver.close()
 
     def _close_ports(self) -> None:
-        """UDP has no connections to wait for: a successor takes over the port and its clients."""
         ports, self._ports = self._ports, []
         for port, _ in ports:
             port.close()
-        self.associations.close()
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start, and what is open now."""
-        return {**self.counters, **self.loop.statistics(), "connections": self._admission.count}
-
-
-def bound_to(sock: socket) -> Address | str:
-    """Return the address that ``sock`` is bound to, or the path of a Unix socket."""
-    bound = sock.getsockname()
-    return Address(*bound[:2]) if isinstance(bound, tuple) else str(bound)
+        return {**self.counters, **self.loop.statistics(), **self._admission.statistics()}

@@ -14,10 +14,12 @@ The surprise: threads do not survive a fork. ``start_logging`` must come after t
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import os
 import queue
+import select
 import threading
 import time
 
@@ -41,24 +43,39 @@ class _Order(enum.Enum):
     END = enum.auto()
 
 
-def start_logging(verbosity: int, path: str | None = None, *, timestamps: bool = True) -> LogWriter:
+def start_logging(
+    verbosity: int, path: str | None = None, *, timestamps: bool = True, name: str = ""
+) -> LogWriter:
     """Send the log of this process to ``path``, or to stderr, until the result is closed.
 
-    ``verbosity`` is the number of ``-v`` less that of ``-q``, -2 to 2. Raises OSError when ``path``
-    cannot be opened.
+    ``verbosity`` is the number of ``-v`` less that of ``-q``, -2 to 2; ``name`` goes before every line's
+    text, where several processes share a log. Raises OSError when ``path`` cannot be opened.
     """
-    writer = LogWriter(path, timestamps=timestamps)
-    logging.getLogger("shadowrelay").setLevel(_LEVELS[max(-2, min(2, verbosity))])
+    writer = LogWriter(path, timestamps=timestamps, name=name)
+    set_verbosity(verbosity)
     logging.getLogger().addHandler(writer)
     return writer
+
+
+def start_direct_logging(verbosity: int, path: str | None = None, *, timestamps: bool = True) -> DirectLog:
+    """The same for a process that will fork, and so must have no thread."""
+    log = DirectLog(path, timestamps=timestamps)
+    set_verbosity(verbosity)
+    logging.getLogger().addHandler(log)
+    return log
+
+
+def set_verbosity(verbosity: int) -> None:
+    """Say how much is logged, from -2 to 2."""
+    logging.getLogger("shadowrelay").setLevel(_LEVELS[max(-2, min(2, verbosity))])
 
 
 class LogWriter(logging.Handler):
     """The handler that queues lines, and the thread that writes them."""
 
-    def __init__(self, path: str | None = None, *, timestamps: bool = True) -> None:
+    def __init__(self, path: str | None = None, *, timestamps: bool = True, name: str = "") -> None:
         super().__init__()
-        self.setFormatter(_LineFormatter(timestamps))
+        self.setFormatter(_LineFormatter(timestamps, name))
         self._path = path
         self._fd = _STDERR if path is None else _open(path)
         self._queue: queue.SimpleQueue[str | _Order] = queue.SimpleQueue()
@@ -142,12 +159,55 @@ class LogWriter(logging.Handler):
         self._fd = new
 
 
+class DirectLog(logging.Handler):
+    """Writes lines at once, if the target takes them at once; others are dropped.
+
+    A pipe that says it is writable takes PIPE_BUF bytes, so a write never waits for a reader.
+    """
+
+    def __init__(self, path: str | None = None, *, timestamps: bool = True) -> None:
+        super().__init__()
+        self.setFormatter(_LineFormatter(timestamps))
+        self._path = path
+        self._fd = _STDERR if path is None else _open(path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record).encode(errors="backslashreplace")[: select.PIPE_BUF - 1] + b"\n"
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        with contextlib.suppress(OSError):  # disk full, reader gone: the next line may do better
+            if poll.poll(0):
+                os.write(self._fd, line)
+
+    def reopen(self) -> None:
+        """Open ``path`` again, after somebody renamed the file. No effect on stderr."""
+        if self._path is None:
+            return
+        try:
+            new = _open(self._path)
+        except OSError as exc:
+            line = f"still writing to the old log file; cannot open {self._path}: {exc.strerror}"
+            self.emit(_record(logging.WARNING, line))
+            return
+        os.close(self._fd)
+        self._fd = new
+
+    def close(self) -> None:
+        """End logging; in a child, too, whose log is its own. Safe to repeat."""
+        logging.getLogger().removeHandler(self)
+        if self._fd > _STDERR:
+            os.close(self._fd)
+        self._fd = -1
+        super().close()
+
+
 class _LineFormatter(logging.Formatter):
     """``2026-01-31 23:59:59 WARNING text``: one line, and a traceback indented below it."""
 
-    def __init__(self, timestamps: bool) -> None:
+    def __init__(self, timestamps: bool, name: str = "") -> None:
         super().__init__(datefmt="%Y-%m-%d %H:%M:%S")
         self._timestamps = timestamps
+        self._prefix = f"{name}: " if name else ""
 
     def format(self, record: logging.LogRecord) -> str:
         try:
@@ -158,7 +218,8 @@ class _LineFormatter(logging.Formatter):
         if record.exc_info:
             lines += self.formatException(record.exc_info).splitlines()
         stamp = f"{self.formatTime(record, self.datefmt)} " if self._timestamps else ""
-        return f"{stamp}{record.levelname} " + "\n    ".join(line.translate(_ESCAPES) for line in lines)
+        head = f"{stamp}{record.levelname} {self._prefix}"
+        return head + "\n    ".join(line.translate(_ESCAPES) for line in lines)
 
 
 def _record(level: int, text: str) -> logging.LogRecord:

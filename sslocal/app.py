@@ -8,15 +8,18 @@ dns            TCP: a tunnel to the resolver                  UDP: DNSServer
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from socket import socket
 
 from common.app import RelayApp
-from common.config.schema import Credential, Local
-from common.crypto import Cipher
+from common.config.schema import Config, Credential, Local
+from common.net.bound import BoundSockets
+from common.net.loop import EventLoop
+from common.net.roaming import AddressWatch, is_stranded
 from common.net.sockets import bind_datagrams, listen, listen_unix
 from common.net.transparent import bind_transparent, listen_transparent
 from common.proto.address import Address
@@ -26,6 +29,7 @@ from common.proto.http_proxy import HttpFront
 from common.proto.request import Auth, Front
 from common.proto.socks4 import Socks4Front
 from common.proto.socks5 import Socks5Front
+from common.shared import Shared
 from sslocal import redir
 from sslocal.dns import DNSServer
 from sslocal.tcp import LocalHandler, Service
@@ -38,17 +42,17 @@ NewFront = Callable[[socket], Front]
 class LocalApp(RelayApp):
     """One sslocal process."""
 
+    def __init__(self, config: Config, loop: EventLoop | None = None) -> None:
+        super().__init__(config, loop)
+        self._address_watch: AddressWatch | None = None
+
     def open(self) -> None:
         upstreams = [
-            (
-                server.mode,
-                Upstream(server.address, Cipher.from_password(server.method, server.password.reveal())),
-            )
-            for server in self.config.servers
+            (server.mode, Upstream(server.address, self.cipher(server))) for server in self.config.servers
         ]
         for_tcp = Upstreams([upstream for mode, upstream in upstreams if mode != "udp_only"])
         for_udp = Upstreams([upstream for mode, upstream in upstreams if mode != "tcp_only"])
-        for local in self.config.locals:
+        for local, listener, datagrams in bind(self.config, self.sockets):
             udp = UDPService(
                 self.loop,
                 upstreams=for_udp,
@@ -59,33 +63,59 @@ class LocalApp(RelayApp):
                 counters=self.counters,
                 rules=self.access_rules(local.acl),
             )
-            address = local.address
-            if local.mode != "udp_only":
-                address = self._open_tcp(local, for_tcp, udp)
-            if local.mode != "tcp_only" and local.protocol not in ("mixed", "http"):
-                self._open_udp(local, address, udp)
+            if listener is not None:
+                self._open_tcp(local, listener, for_tcp, udp)
+            if datagrams is not None:
+                self._open_udp(local, datagrams, udp)
 
-    def _open_tcp(self, local: Local, upstreams: Upstreams, udp: UDPService) -> Address:
-        """Listen for the connections of ``local``; return the address bound, which UDP gets too."""
-        sock = _listen(local)
-        address = Address(local.address.host, 0 if local.path else sock.getsockname()[1])
+    @classmethod
+    def prepare(cls, config: Config, shared: Shared) -> None:
+        """See ``RelayApp``."""
+        for _ in bind(config, shared.sockets):
+            pass
+
+    def start(self) -> None:
+        """See ``RelayApp``."""
+        super().start()
+        self._address_watch = AddressWatch(self.loop, self._end_stranded)
+
+    def stop(self) -> None:
+        """See ``RelayApp``."""
+        if self._address_watch is not None:
+            self._address_watch.close()
+        super().stop()
+
+    def _end_stranded(self) -> None:
+        """End what left by an address that this host has lost: nothing will ever arrive there."""
+        for relay in self._relays:
+            for handler in list(relay.handlers):
+                remote = handler.remote
+                if remote is None or not is_stranded(remote.sock):
+                    continue
+                self.counters["stranded"] += 1
+                try:
+                    handler.on_unreadable(
+                        remote, OSError(errno.ENETRESET, "this host has another address now")
+                    )
+                except Exception as exc:
+                    handler.on_fault(exc)
+
+    def _open_tcp(self, local: Local, listener: socket, upstreams: Upstreams, udp: UDPService) -> None:
+        port = 0 if local.path else listener.getsockname()[1]
         service = Service(
             upstreams,
-            new_front=_front_of(local, address.port, self.config.via),
-            rules=None if local.protocol == "dns" else udp.rules,  # questions go through the server
+            new_front=_front_of(local, port, self.config.via),
+            rules=None if local.protocol == "dns" else udp.rules,  # TCP goes to the resolver, unread
             udp=udp if local.protocol == "mixed" and local.mode != "tcp_only" and not local.path else None,
             clock=time.time,
             random=os.urandom,
         )
-        self.relay(sock, functools.partial(LocalHandler, service=service))
-        return address
+        self.relay(listener, functools.partial(LocalHandler, service=service))
 
-    def _open_udp(self, local: Local, address: Address, udp: UDPService) -> None:
+    def _open_udp(self, local: Local, sock: socket, udp: UDPService) -> None:
         if local.protocol == "redir":
-            sock = bind_transparent(address)
             self.serve_datagrams(sock, redir.RedirUDP(udp, sock))
             return
-        sock = bind_datagrams(address)
         assert local.target is not None
         if local.protocol == "dns":
             self.serve_datagrams(sock, DNSServer(udp, sock, local.target, local.local_dns))
@@ -93,12 +123,25 @@ class LocalApp(RelayApp):
             self.serve_datagrams(sock, TunnelUDP(udp, sock, local.target))
 
 
-def _listen(local: Local) -> socket:
+def bind(config: Config, sockets: BoundSockets) -> Iterator[tuple[Local, socket | None, socket | None]]:
+    """Yield each local with its TCP and its UDP socket, as far as it has them in this process."""
+    for local in config.locals:
+        address, listener, datagrams = local.address, None, None
+        if local.mode != "udp_only":
+            listener = _listen(local, sockets)
+            if listener is not None and local.path is None:
+                address = Address(address.host, listener.getsockname()[1])  # UDP has the port TCP got
+        if local.mode != "tcp_only" and local.protocol not in ("mixed", "http"):
+            transparent = local.protocol == "redir"
+            datagrams = sockets.datagrams(bind_transparent if transparent else bind_datagrams, address)
+        yield local, listener, datagrams
+
+
+def _listen(local: Local, sockets: BoundSockets) -> socket | None:
     if local.path is not None:
-        return listen_unix(local.path)
-    if local.protocol == "redir" and local.tcp_redir == "tproxy":
-        return listen_transparent(local.address)
-    return listen(local.address)
+        return sockets.listen_unix(listen_unix, local.path)
+    transparent = local.protocol == "redir" and local.tcp_redir == "tproxy"
+    return sockets.listen(listen_transparent if transparent else listen, local.address)
 
 
 def _front_of(local: Local, port: int, via: str | None) -> NewFront:

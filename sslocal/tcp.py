@@ -14,8 +14,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from socket import socket
+from typing import TYPE_CHECKING
 
-from common.acl import AccessRules, Verdict
+from common.acl import Verdict
 from common.crypto import ClientStream
 from common.errors import RelayError, ServerClosed, TargetForbidden, Unsupported, UpstreamError
 from common.net.loop import READ
@@ -24,14 +25,18 @@ from common.proto.address import IPAddress
 from common.proto.front import FirstByteFront
 from common.proto.http_proxy import HttpFront
 from common.proto.request import Command, Front, Request
+from common.relay.containment import contained
 from common.relay.flow import Flow, Side
 from common.relay.listener import TCPRelay
 from common.relay.stages import STAGE_ADDR, STAGE_INIT, STAGE_STREAM, STAGE_UDP_ASSOC
-from common.relay.tcprelay import TCPRelayHandler, contained
+from common.relay.tcprelay import TCPRelayHandler
 from sslocal.direct import Direct
 from sslocal.forward import Forward
 from sslocal.udp import SocksAssociation, UDPService, associate
 from sslocal.upstreams import Candidate, Upstreams, Way
+
+if TYPE_CHECKING:
+    from common.acl import AccessRules
 
 WAITING_FRONTS = (FirstByteFront, HttpFront)  # those that know nothing before the client has spoken
 HEADER_HOLD = 0.05  # seconds that the request header waits for the client's first payload
@@ -112,6 +117,7 @@ class LocalHandler(TCPRelayHandler):
             raise Unsupported("UDP is not enabled here")
         self.advance(STAGE_UDP_ASSOC)
         self.disarm()
+        self.relay.admission.handshakes.pop(self, None)
         self.association, bound = associate(
             self.service.udp, self.local.sock, request.address.port, self._on_association_end
         )

@@ -14,9 +14,9 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Hashable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from common.acl import AccessRules, Verdict
+from common.acl import Verdict
 from common.errors import Overloaded, ProtocolError, UpstreamError
 from common.net.loop import EventLoop
 from common.net.resolver import Query, Resolver
@@ -27,6 +27,9 @@ from common.relay.associations import Associations
 from common.relay.datagrams import DatagramSocket, SocketAddress
 from common.relay.targets import OnReply, Targets, nowhere
 from sslocal.upstreams import Upstream, Upstreams
+
+if TYPE_CHECKING:
+    from common.acl import AccessRules
 
 MAX_WAITING = 16  # datagrams that wait for the server's name
 LOOK_SECONDS = 60.0  # between looks at what the server's name means now

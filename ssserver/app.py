@@ -5,13 +5,19 @@ from __future__ import annotations
 import functools
 import os
 import time
+from collections.abc import Callable, Iterator
+from socket import socket
 
 from common.app import RelayApp
-from common.crypto import Cipher
+from common.config.schema import Config, Server
+from common.crypto import Cipher, Family, ReplayFilter, ServerPackets
+from common.net.bound import BoundSockets, bound_to
+from common.net.loop import EventLoop
 from common.net.sockets import bind_datagrams, listen
 from common.proto.address import Address
+from common.shared import Shared
 from ssserver.gate import Gate
-from ssserver.tcp import MAX_DRAINS, ServerHandler, Service
+from ssserver.tcp import ServerHandler, Service
 from ssserver.udp import ServerUDP
 
 JITTER = 0.2  # of the handshake time, drawn once per process: processes differ, connections do not
@@ -20,39 +26,88 @@ JITTER = 0.2  # of the handshake time, drawn once per process: processes differ,
 class ServerApp(RelayApp):
     """One ssserver process."""
 
+    def __init__(self, config: Config, loop: EventLoop | None = None) -> None:
+        super().__init__(config, loop)
+        # What must not be forgotten by a reload. Salts go by the address, since keys may change there.
+        self._salts: dict[tuple[Address | str, Family], ReplayFilter] = {}
+        self._packets: dict[Server, ServerPackets] = {}
+
     def open(self) -> None:
         config = self.config
         jitter = 1.0 + JITTER * os.urandom(1)[0] / 255
-        drains: dict[ServerHandler, None] = {}
-        for server in config.servers:
+        for server, listener, datagrams in bind(config, self.sockets):
             users = [(user.name, user.password.reveal()) for user in server.users]
-            cipher = Cipher.from_password(server.method, server.password.reveal(), users)
+            cipher = self.cipher(server, users)
             gate = Gate(config.forbidden_ip, self.access_rules(server.acl))
-            address = server.address
-            if server.mode != "udp_only":
+            if listener is not None:
                 service = Service(
                     cipher,
                     clock=time.time,
                     random=os.urandom,
-                    salts=cipher.replay_filter(),
+                    salts=self._salts_of(server, bound_to(listener)),
                     handshake_seconds=config.timeout * jitter,
                     segmented_header=config.segmented_header,
                     gate=gate,
-                    drains=drains,
-                    max_drains=min(MAX_DRAINS, max(1, self.max_connections // 4)),
+                    reject=config.reject,
                 )
-                listener = listen(address)
-                address = Address(address.host, listener.getsockname()[1])  # UDP has the port TCP got
                 self.relay(listener, functools.partial(ServerHandler, service=service))
-            if server.mode != "tcp_only":
-                sock = bind_datagrams(address)
+            if datagrams is not None:
                 port = ServerUDP(
                     self.loop,
-                    sock,
-                    cipher.server_packets(clock=time.time, random=os.urandom),
+                    datagrams,
+                    self._packets_of(server, cipher),
                     associations=self.associations,
                     resolver=self.resolver,
                     gate=gate,
                     counters=self.counters,
+                    source_of=self._admission.source_of,
                 )
-                self.serve_datagrams(sock, port)
+                self.serve_datagrams(datagrams, port)
+
+    @classmethod
+    def prepare(cls, config: Config, shared: Shared) -> None:
+        """See ``RelayApp``. Every server has its salts in common, too."""
+        for server, _, _ in bind(config, shared.sockets):
+            shared.add_salts(server)
+
+    def inherit(self, predecessor: RelayApp) -> None:
+        """See ``RelayApp``."""
+        super().inherit(predecessor)
+        assert isinstance(predecessor, ServerApp)
+        self._salts = dict(predecessor._salts)
+        self._packets = {
+            server: packets for server, packets in predecessor._packets.items() if server in self._ciphers
+        }
+
+    def retire(self, done: Callable[[], None]) -> None:
+        """See ``RelayApp``. A session without its port can answer nobody."""
+        super().retire(done)
+        self.associations.close()
+
+    def _salts_of(self, server: Server, where: Address | str) -> ReplayFilter:
+        shared = self.shared.salts(server) if self.shared is not None else None
+        if shared is not None:
+            return shared
+        cipher = self.cipher(server)
+        key = (where, cipher.method.family)
+        if key not in self._salts:
+            self._salts[key] = cipher.replay_filter()
+        return self._salts[key]
+
+    def _packets_of(self, server: Server, cipher: Cipher) -> ServerPackets:
+        if server not in self._packets:
+            self._packets[server] = cipher.server_packets(clock=time.time, random=os.urandom)
+        return self._packets[server]
+
+
+def bind(config: Config, sockets: BoundSockets) -> Iterator[tuple[Server, socket | None, socket | None]]:
+    """Yield each server with its TCP and its UDP socket, as far as it has them in this process."""
+    for server in config.servers:
+        address, listener, datagrams = server.address, None, None
+        if server.mode != "udp_only":
+            listener = sockets.listen(listen, address)
+            if listener is not None:
+                address = Address(address.host, listener.getsockname()[1])  # UDP has the port TCP got
+        if server.mode != "tcp_only":
+            datagrams = sockets.datagrams(bind_datagrams, address)
+        yield server, listener, datagrams

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from common.acl import AccessRules
 from common.acl.networks import NetworkSet, parse_network
 from common.config.schema import IPNetwork
 from common.proto.address import Address, IPAddress, parse_ip
+
+if TYPE_CHECKING:
+    from common.acl import AccessRules
 
 
 class Gate:

@@ -2,26 +2,44 @@
 
 The order matters more than anything else here: nothing is answered, closed or counted in public
 until the first bytes have proven that their sender holds the key. Whatever fails before that point
-fails in one way, ``drain_silently``, with one deadline measured from accept (SIP022 section 3.1.5,
-SIP004's probing notes). Past that point errors of the target are ordinary and close normally.
+fails in one way, ``_reject``, and whatever does not even fail ends at one deadline measured from accept
+(SIP022 section 3.1.5, SIP004's probing notes). Past that point errors of the target are ordinary and
+close normally. The ways to reject, of which one process has one:
+
+    drain   read and forget until the peer leaves or the deadline, then FIN: as if more were awaited
+    close   FIN at the first bytes; then read and forget as above, so that no RST follows
+    reset   RST at the first bytes
+
+The surprise: the last two betray how many bytes a head has if they wait for all of it. So they take
+the first read for the whole head, as SIP022 wants it anyway.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from socket import socket
+from socket import SHUT_WR, socket
 
+from common.config.schema import Reject
 from common.crypto import Cipher, ReplayFilter
-from common.errors import ConnectFailed, RelayError, TargetForbidden, UpstreamError
+from common.crypto.aead import LENGTH_SIZE
+from common.crypto.methods import Family
+from common.errors import (
+    AuthenticationFailed,
+    ConnectFailed,
+    Overloaded,
+    RelayError,
+    TargetForbidden,
+    UpstreamError,
+)
 from common.proto.address import Address, IPAddress
+from common.relay.containment import contained
 from common.relay.flow import Flow, discard
 from common.relay.listener import TCPRelay
 from common.relay.stages import STAGE_ADDR, STAGE_DRAIN, STAGE_INIT, STAGE_STREAM
-from common.relay.tcprelay import TCPRelayHandler, contained
+from common.relay.tcprelay import TCPRelayHandler
 from ssserver.gate import Gate
 
-MAX_DRAINS = 512  # rejected connections kept silent at one time; the oldest is closed for a new one
 QUIET_READS = 16  # reads that empty the kernel's buffer before a close, so that it ends in FIN, not RST
 
 logger = logging.getLogger("shadowrelay.ssserver")
@@ -40,14 +58,15 @@ class Service:
         handshake_seconds: float,
         segmented_header: bool,
         gate: Gate,
-        drains: dict[ServerHandler, None],
-        max_drains: int = MAX_DRAINS,
+        reject: Reject = "drain",
     ) -> None:
         self.cipher, self.clock, self.random, self.salts = cipher, clock, random, salts
         self.handshake_seconds = handshake_seconds
         self.segmented_header = segmented_header
         self.gate = gate
-        self.drains, self.max_drains = drains, max_drains
+        self.reject: Reject = reject
+        at_once = reject != "drain" and not segmented_header and cipher.method.family is Family.SIP004
+        self.first_read = cipher.method.salt_size + LENGTH_SIZE if at_once else 0  # bytes, at least
 
 
 class ServerHandler(TCPRelayHandler):
@@ -57,6 +76,8 @@ class ServerHandler(TCPRelayHandler):
         super().__init__(relay, sock, peer)
         self.service = service
         self.early = b""  # the first payload, until the target is connected
+        self.welcome = True
+        self.user: str | None = None  # as long as it is counted for that user
         self.session = service.cipher.server_stream(
             clock=service.clock,
             random=service.random,
@@ -72,27 +93,45 @@ class ServerHandler(TCPRelayHandler):
         super().start()
         if not self.service.gate.admits(_host(self.peer)):
             self.relay.counters["not_admitted"] += 1
-            self._drain()
+            self.welcome = False  # which shows no sooner than it would show for anybody
 
     # -- the prologue ----------------------------------------------------------------------------
 
     def on_prologue(self, data: bytes) -> None:
         if self.stage == STAGE_INIT:
             self.advance(STAGE_ADDR)
+            if not self.welcome:
+                self._reject()
+                return
+            if len(data) < self.service.first_read:
+                raise AuthenticationFailed("the first read is less than a head")
         opened = self.session.accept(data)
         if opened is None:
             return
         target, self.early = opened
         logger.debug("%s%s wants %s", self.peer, _called(self.session.user), target)
-        if target.port == 0:
+        if not self._takes_one_more():
+            self._refuse(target, Overloaded("the user has too many connections"))
+        elif target.port == 0:
             self._refuse(target, ConnectFailed("port 0 cannot be connected to"))
         elif self.service.gate.refuses(target.host):
             self._refuse(target, TargetForbidden("it is forbidden (see acl)"))
         else:
             self.resolve(target)
 
+    def _takes_one_more(self) -> bool:
+        user, admission = self.session.user, self.relay.admission
+        if user is None:
+            return True
+        if not admission.users.take(user):
+            sentence = "user %s has %d connections, the limit: more are refused"
+            admission.refuse("user_limit", sentence, user, admission.users.limit)
+            return False
+        self.user = user
+        return True
+
     def on_prologue_eof(self) -> None:
-        self.destroy()  # whoever leaves before it authenticated hears nothing
+        self.close_quietly()  # whoever leaves before it authenticated hears nothing
 
     def on_addresses(self, addresses: Sequence[IPAddress]) -> Sequence[IPAddress]:
         target = self.target
@@ -139,16 +178,21 @@ class ServerHandler(TCPRelayHandler):
             self.conclude()
         elif self.stage in (STAGE_INIT, STAGE_ADDR):
             logger.debug("%s is not a client of ours: %s (%s)", self.peer, error, label)
-            self._drain()
+            self._reject()
         else:
             self.destroy()
 
-    def _drain(self) -> None:
-        drains = self.service.drains
-        if len(drains) >= self.service.max_drains:
-            next(iter(drains)).close_quietly()
-        drains[self] = None
+    def _reject(self) -> None:
+        """End this as every stranger's connection ends."""
+        if self.service.reject == "reset":
+            self.close_quietly()
+            return
         self.drain_silently()
+        if self.service.reject == "close":
+            try:
+                self.local.sock.shutdown(SHUT_WR)
+            except OSError:
+                self.destroy()
 
     @contained
     def on_handshake_timeout(self) -> None:
@@ -160,11 +204,23 @@ class ServerHandler(TCPRelayHandler):
     @contained
     def on_drain(self) -> None:
         """Neither the silent nor the rejected keep the program from leaving."""
-        if self.stage == STAGE_INIT or self in self.service.drains:
+        rejected = self.stage == STAGE_DRAIN and self in self.relay.admission.handshakes
+        if self.stage == STAGE_INIT or rejected:
             self.close_quietly()
 
+    @contained
+    def give_way(self) -> None:
+        self.close_quietly()
+
     def close_quietly(self) -> None:
-        """Close with FIN: unread bytes would turn it into RST and tell how much was consumed."""
+        """Close with FIN: unread bytes would turn it into RST and tell how much was consumed.
+
+        Or with RST in any case, where strangers are reset.
+        """
+        if self.service.reject == "reset":
+            self.local.reset()
+            self.destroy()
+            return
         try:
             for _ in range(QUIET_READS):
                 if not discard(self.local):
@@ -174,7 +230,9 @@ class ServerHandler(TCPRelayHandler):
         self.destroy()
 
     def destroy(self) -> None:
-        self.service.drains.pop(self, None)
+        if self.user is not None:
+            self.relay.admission.users.give(self.user)
+            self.user = None
         super().destroy()
 
 

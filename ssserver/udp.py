@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from common.crypto import PacketSession, ServerPackets
 from common.errors import ProtocolError
@@ -40,7 +40,9 @@ class ServerUDP:
         resolver: Resolver,
         gate: Gate,
         counters: Counter[str],
+        source_of: Callable[[str], Hashable],
     ) -> None:
+        self.source_of = source_of
         self.loop, self.packets = loop, packets
         self.associations, self.resolver = associations, resolver
         self.gate, self.counters = gate, counters
@@ -57,7 +59,7 @@ class ServerUDP:
         association = self.associations.get(key)
         if not isinstance(association, ServerAssociation):
             association = ServerAssociation(self, session, key)
-            self.associations.add(key, association)
+            self.associations.add(key, association, self.source_of(peer[0]))
             logger.debug("%s:%s (%s) has a UDP session", *peer[:2], session.user or "-")
         association.peer = peer
         if self.gate.refuses(target.host):

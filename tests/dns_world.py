@@ -10,7 +10,7 @@ import itertools
 import socket
 from collections import Counter
 
-from common.acl import AccessRules
+from common.acl.rules import AccessRules
 from common.net.loop import EventLoop
 from common.proto.address import Address, encode_address, parse_address
 from common.relay.associations import Associations

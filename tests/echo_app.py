@@ -29,7 +29,9 @@ class EchoApp:
         self.loop = loop or EventLoop()
         self.connections: set[Connection] = set()
         self.listener: socket.socket | None = None
-        self.draining = False
+        self.inherited: socket.socket | None = None
+        self.done = None
+        self.echoed = 0
 
     @property
     def listening(self) -> tuple[Address, ...]:
@@ -38,7 +40,7 @@ class EchoApp:
     def start(self) -> None:
         if os.environ.get("ECHO_FAULT") == "start":
             raise ValueError("a fault on purpose")
-        self.listener = listen(self.config.locals[0].address)
+        self.listener = self.inherited or listen(self.config.locals[0].address)
         self.loop.watch(self.listener, READ, 0, self)
         if os.environ.get("ECHO_FAULT") == "run":
             self.loop.step = None
@@ -53,14 +55,20 @@ class EchoApp:
 
     def forget(self, connection: Connection) -> None:
         self.connections.discard(connection)
-        if self.draining and not self.connections:
-            self.loop.stop()
+        if self.done is not None and not self.connections:
+            self.done()
 
-    def drain(self) -> None:
-        self.draining = True
+    def inherit(self, predecessor: EchoApp) -> None:
+        self.inherited = predecessor.listener.dup()
+
+    def retire(self, done) -> None:
+        self.done = done
         self._close_listener()
         if not self.connections:
-            self.loop.stop()
+            done()
+
+    def statistics(self) -> dict[str, int]:
+        return {"connections": len(self.connections), "echoed": self.echoed}
 
     def stop(self) -> None:
         self._close_listener()
@@ -83,6 +91,7 @@ class Connection:
         data = self.sock.recv(65536)
         if data:
             logger.debug("%d bytes", len(data))
+            self.app.echoed += len(data)
             self.sock.sendall(data)
         else:
             self.close()

@@ -66,6 +66,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # no terminal, wherever the tests run
         )
         self._processes.append(process)
         return process

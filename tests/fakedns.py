@@ -51,16 +51,16 @@ class Rule:
 
 
 class FakeDNS:
-    """``port`` is bound when constructed, questions are answered inside the with block.
+    """``port`` is bound when constructed, a free one for 0; questions are answered inside the with block.
 
     ``queries`` lists what was asked, as (name, kind, "udp" or "tcp").
     """
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.host = host
         self.queries: list[tuple[str, str, str]] = []
         self._rules: dict[tuple[str, str], Rule] = {}
-        self._udp, self._tcp = _bind_both(host)
+        self._udp, self._tcp = _bind_both(host, port)
         self.port: int = self._udp.getsockname()[1]
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
@@ -185,14 +185,14 @@ class FakeDNS:
         heapq.heappush(self._later, (time.monotonic() + delay, next(self._numbers), guarded))
 
 
-def _bind_both(host: str) -> tuple[socket.socket, socket.socket]:
-    """Return a UDP and a listening TCP socket on one free port."""
+def _bind_both(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """Return a UDP and a listening TCP socket on one port, a free one for 0."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for _ in range(50):
         udp = socket.socket(family, socket.SOCK_DGRAM)
         tcp = socket.socket(family, socket.SOCK_STREAM)
         try:
-            udp.bind((host, 0))
+            udp.bind((host, port))
             tcp.bind((host, udp.getsockname()[1]))
             tcp.listen()
         except OSError:

@@ -22,8 +22,9 @@ from common.errors import UpstreamError
 from common.net.loop import READ, WRITE, EventLoop
 from common.proto.address import IPAddress, parse_ip
 from common.relay import tcprelay
+from common.relay.admission import Admission, Bounds
 from common.relay.flow import Allowance
-from common.relay.listener import Admission, Limits, TCPRelay
+from common.relay.listener import Limits, TCPRelay
 from common.relay.tcprelay import TCPRelayHandler
 from tests.clock import FakeClock
 
@@ -362,13 +363,14 @@ class World:
         *,
         limits: Limits = LIMITS,
         limit: int = 100,
+        bounds: Bounds = Bounds(),  # noqa: B008 (immutable)
     ) -> None:
         self.clock = FakeClock()
         self.loop = EventLoop(self.clock, FakeSelector())
         self.resolver, self.dialer = FakeResolver(), FakeDialer(monkeypatch)
         self.listener = FakeListener()
         self.counters: Counter[str] = Counter()
-        self.admission = Admission(self.loop, limit)
+        self.admission = Admission(self.loop, limit, bounds, self.counters)
         self.allowance = Allowance()
         self.relay = TCPRelay(
             self.loop,
@@ -401,7 +403,9 @@ class World:
     def check_idle(self) -> None:
         """Nothing is left of any connection (R8); the listener alone is watched."""
         assert not self.relay.handlers
-        assert self.admission.count == 0
+        assert self.admission.count == len(self.admission.sources) == len(self.admission.users) == 0
+        assert not self.admission.handshakes
+        assert not self.admission.connecting
         assert self.allowance.held == 0
         assert self.resolver.waiting == []
         assert not any(dial.under_way for dial in self.dialer.dials)

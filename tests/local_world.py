@@ -10,7 +10,7 @@ import functools
 import itertools
 from typing import Any
 
-from common.acl import AccessRules
+from common.acl.rules import AccessRules
 from common.crypto import Cipher
 from common.proto.address import Address, encode_address
 from sslocal.app import NewFront, _mixed_front

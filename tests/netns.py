@@ -109,20 +109,27 @@ def why_not() -> str | None:
 
 
 @contextlib.contextmanager
-def topology() -> Iterator[Topology]:
-    """Make the three hosts, wire them up, and remove them in any case."""
+def hosts(*roles: str) -> Iterator[list[Namespace]]:
+    """Make one host for each of ``roles``, not wired to anything, and remove them in any case."""
     _remove_left_behind()
     number = next(_numbers)
-    names = [f"{PREFIX}-{os.getpid()}-{number}-{role}" for role in ("client", "router", "world")]
+    names = [f"{PREFIX}-{os.getpid()}-{number}-{role}" for role in roles]
     try:
         for name in names:
             _run("ip", "netns", "add", name)
-        net = Topology(*map(Namespace, names))
-        _wire(net)
-        yield net
+        yield [Namespace(name) for name in names]
     finally:
         for name in names:
             _remove(name)
+
+
+@contextlib.contextmanager
+def topology() -> Iterator[Topology]:
+    """Make the three hosts, wire them up, and remove them in any case."""
+    with hosts("client", "router", "world") as made:
+        net = Topology(*made)
+        _wire(net)
+        yield net
 
 
 @contextlib.contextmanager

@@ -7,9 +7,11 @@ import ipaddress
 import random
 from typing import Any
 
-from common.acl import AccessRules
+from common.acl.rules import AccessRules
+from common.config.schema import Reject
 from common.crypto import Cipher
 from common.proto.address import Address
+from common.relay.admission import Bounds
 from ssserver.gate import Gate
 from ssserver.tcp import ServerHandler, Service
 from tests.fakes import LIMITS, FakeSocket, World
@@ -48,9 +50,13 @@ class ServerWorld(World):
         rules: AccessRules | None = None,
         segmented: bool = False,
         limits: Any = LIMITS,
+        bounds: Bounds = Bounds(),  # noqa: B008 (immutable)
+        reject: Reject = "drain",
+        users: tuple[str, ...] = (),
     ) -> None:
-        self.cipher = Cipher.from_password(method, PASSWORDS.get(method, "correct horse"))
-        self.drains: dict[ServerHandler, None] = {}
+        passwords = [(name, f"the password of {name}") for name in users]
+        self.cipher = Cipher.from_password(method, PASSWORDS.get(method, "correct horse"), passwords)
+        self.of_user = {name: Cipher.from_password(method, password) for name, password in passwords}
         networks = [ipaddress.ip_network(text) for text in forbidden]
         self.service = Service(
             self.cipher,
@@ -60,12 +66,13 @@ class ServerWorld(World):
             handshake_seconds=HANDSHAKE,
             segmented_header=segmented,
             gate=Gate(networks, rules),
-            drains=self.drains,
+            reject=reject,
         )
-        super().__init__(monkeypatch, functools.partial(ServerHandler, service=self.service), limits=limits)
+        make_handler = functools.partial(ServerHandler, service=self.service)
+        super().__init__(monkeypatch, make_handler, limits=limits, bounds=bounds)
 
-    def client(self, target: Address, seed: int = 1) -> Client:
-        return Client(self.cipher, target, seed)
+    def client(self, target: Address, seed: int = 1, user: str | None = None) -> Client:
+        return Client(self.cipher if user is None else self.of_user[user], target, seed)
 
     def ask(self, data: bytes, sock: FakeSocket | None = None) -> tuple[FakeSocket, Any]:
         """Accept a connection on which ``data`` arrives."""

@@ -45,6 +45,9 @@ class Filter:
         self.seen.append(salt)
         return salt not in self.seen[:-1]
 
+    def knows(self, salt: bytes) -> bool:
+        return salt in self.seen
+
 
 class Accepting:
     """A server's end as a parser, for ``every_way``: done with the target; the payload is left over."""

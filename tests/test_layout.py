@@ -28,8 +28,10 @@ MAY_IMPORT = {
     "common.run": ("common.errors", "common.config", "common.log", "common.net"),
     "common.run.genkey": ("common.run", "common.config", "common.crypto.methods"),  # it makes keys
     "common.app": tuple(
-        f"common.{part}" for part in ("acl", "errors", "config", "log", "proto", "crypto", "net", "relay")
+        f"common.{part}"
+        for part in ("acl", "errors", "config", "log", "proto", "crypto", "net", "relay", "shared")
     ),
+    "common.shared": ("common.config", "common.crypto", "common.net", "common.proto.address"),
     "sslocal": ("common",),
     "ssserver": ("common",),
 }

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from typing import Any
 
-from common.acl import AccessRules
+from common.acl.rules import AccessRules
 from common.crypto import Cipher
 from common.net.loop import EventLoop
 from common.proto.address import Address, IPAddress

@@ -33,20 +33,12 @@ name of more than 253 characters is none of DNS: it is blocked.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable
 
 from common.acl.names import MAX_HOST_SIZE, plain_name
 from common.acl.text import RuleText, read_file, read_rules
+from common.acl.verdict import Verdict
 from common.proto.address import MAX_NAME_SIZE, IPAddress, parse_ip
-
-
-class Verdict(enum.Enum):
-    """What becomes of a target on sslocal."""
-
-    PROXY = "proxy"  # through the relay
-    BYPASS = "bypass"  # directly
-    BLOCK = "block"  # nowhere
 
 
 class AccessRules:

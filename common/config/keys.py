@@ -1,7 +1,7 @@
 """The keys of every dialect: ours, shadowsocks-rust, shadowsocks-libev, the Python original, SIP008.
 
-Four tables, one line per key: the top level, an entry of ``servers``, an entry of ``locals``, an entry
-of ``users``. A line says what happens to the key:
+Five tables, one line per key: the top level, ``limits``, an entry of ``servers``, an entry of
+``locals``, an entry of ``users``. A line says what happens to the key:
 
     used(name, …)        other code of this package reads it
     setting(name, read)  the reader's value is the ``Config`` field of that name
@@ -69,11 +69,13 @@ def _table(*keys: Key) -> Table:
     return {name: key for key in keys for name in key.names}
 
 
+_MANY = 10_000_000
+
 _NO_MANAGER = "the manager is not supported yet"
 # Whoever asks for these relies on them: to go on without would open what they meant to close.
 _NO_OUTBOUND_PROXY = "connections can only go out directly; this is not supported yet"
 _NO_PLUGIN = "plugins are not supported yet"
-_ONE_PROCESS = "one process serves all connections"
+_OWN_WORKERS = "use `workers`"
 _WHOLE_DATAGRAMS = "datagrams are neither cut nor padded to a size"
 _IN_ORDER = "servers are tried in their order"
 _KERNEL_SIZES = "the kernel sizes its buffers by itself"
@@ -155,10 +157,14 @@ TOP = _table(
     setting("ipv6_only", values.boolean),
     setting("forbidden_ip", values.networks),
     setting("segmented_header", values.boolean, role="ssserver"),
+    setting("reject", values.reject, role="ssserver"),
     setting("mode", values.mode),
     setting("udp_timeout", values.seconds(zero=False)),
-    setting("udp_max_associations", values.integer(1, 10_000_000)),
-    setting("max_connections", values.integer(0, 10_000_000)),
+    used("limits"),
+    setting("udp_max_associations", values.integer(1, _MANY)),
+    setting("max_connections", values.integer(0, _MANY)),
+    setting("workers", values.workers),
+    setting("graceful_timeout", values.seconds(zero=True)),
     setting("user", values.text),
     setting("nofile", values.integer(16, 10_000_000)),
     setting("pid_file", values.text),
@@ -176,8 +182,7 @@ TOP = _table(
     no_effect("manager_port", note=_NO_MANAGER),
     no_effect("udp_mtu", note=_WHOLE_DATAGRAMS),
     no_effect("mtu", note=_WHOLE_DATAGRAMS),
-    no_effect("workers", note=_ONE_PROCESS),
-    no_effect("runtime", note=_ONE_PROCESS),
+    no_effect("runtime", note=_OWN_WORKERS),
     no_effect("tcp_incoming_sndbuf", note=_KERNEL_SIZES),
     no_effect("tcp_incoming_rcvbuf", note=_KERNEL_SIZES),
     no_effect("tcp_outgoing_sndbuf", note=_KERNEL_SIZES),
@@ -194,6 +199,18 @@ TOP = _table(
     no_effect("libopenssl"),
     no_effect("libmbedtls"),
     no_effect("libsodium"),
+)
+
+LIMITS = _table(
+    setting("max_connections", values.integer(0, _MANY), "connections"),
+    setting("connections_per_source", values.integer(0, _MANY)),
+    setting("connections_per_user", values.integer(0, _MANY)),
+    setting("handshakes", values.integer(0, _MANY)),
+    setting("connecting", values.integer(0, _MANY)),
+    setting("udp_max_associations", values.integer(1, _MANY), "udp_associations"),
+    setting("udp_associations_per_source", values.integer(0, _MANY)),
+    setting("source_ipv4_prefix", values.integer(0, 32)),
+    setting("source_ipv6_prefix", values.integer(0, 128)),
 )
 
 SERVER = _table(
@@ -244,6 +261,7 @@ USER = _table(
 
 _PLACES = (
     (TOP, "at the top level"),
+    (LIMITS, "in `limits`"),
     (SERVER, "in `servers`"),
     (LOCAL, "in `locals`"),
     (USER, "in `users`"),

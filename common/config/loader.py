@@ -17,7 +17,7 @@ from typing import Any
 
 from common.config import values
 from common.config.credentials import AUTH_KEYS
-from common.config.keys import TOP, read_section
+from common.config.keys import LIMITS, TOP, read_section
 from common.config.locals import LocalReader
 from common.config.passwords import Passwords, is_exposed
 from common.config.rules import CheckRules, RuleFiles
@@ -35,7 +35,9 @@ _FLAGS |= {"ipv6_first": "-6", "nofile": "-n", "keep_alive": "--tcp-keep-alive",
 _FLAGS |= {"forward_address": "-f", "local_udp_address": "--udp-bind-addr", "dns_address": "--dns-addr"}
 _FLAGS |= {"local_dns_address": "--local-dns-addr", "remote_dns_address": "--remote-dns-addr"}
 
-_OFF_AT_ZERO = ("idle_timeout", "max_connections", "via")  # 0 or "" is None in Config
+# 0 or "" is None in Config.
+_OFF_AT_ZERO = {"idle_timeout", "graceful_timeout", "via", "max_connections", "handshakes", "connecting"}
+_OFF_AT_ZERO |= {"connections_per_source", "connections_per_user", "udp_associations_per_source"}
 
 
 def load_config(
@@ -70,6 +72,8 @@ def load_config(
     file = read_section(root, TOP, role, report)
     if not isinstance(root.value, dict):
         report.raise_problems()
+    if "limits" in file:
+        file = _with_limits(file, read_section(file["limits"], LIMITS, role, report), report)
     _check_sip008(file, report)
     top = _under_flags(file, flags)
     fields = _read_settings(top, report)
@@ -112,6 +116,13 @@ def _flag_section(
     return read_section(Node(given, "", "command line", 0, ""), TOP, role, report)
 
 
+def _with_limits(file: Mapping[str, Node], limits: Mapping[str, Node], report: Report) -> dict[str, Node]:
+    """Return the file's section with those of ``limits``; some of them can stand in either."""
+    for name in file.keys() & limits.keys():
+        report.warn(file[name], "ignored, since `limits` has it too")
+    return {**file, **limits}
+
+
 def _under_flags(file: Mapping[str, Node], flags: Mapping[str, Node]) -> dict[str, Node]:
     """Return the file's section with the flags over it, less what a flag makes meaningless."""
     hidden: set[str] = set()
@@ -130,7 +141,7 @@ def _read_settings(top: Mapping[str, Node], report: Report) -> dict[str, Any]:
     """Return the fields of Config that one key sets by itself."""
     fields: dict[str, Any] = {}
     for name, node in top.items():
-        read = TOP[name].read
+        read = (LIMITS.get(name) or TOP[name]).read
         value = read(node, report) if read is not None else None
         if value is not None:
             fields[name] = value or None if name in _OFF_AT_ZERO else value

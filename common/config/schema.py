@@ -20,6 +20,7 @@ Mode = Literal["tcp_only", "udp_only", "tcp_and_udp"]
 LocalProtocol = Literal["mixed", "http", "tunnel", "redir", "dns"]
 TCPRedir = Literal["redirect", "tproxy"]
 UDPRedir = Literal["tproxy"]
+Reject = Literal["drain", "reset", "close"]
 
 DEFAULT_LOCAL = Address("127.0.0.1", 1080)
 DEFAULT_LISTEN = "0.0.0.0"  # ssserver's host when the configuration has a port and no address
@@ -131,6 +132,7 @@ class Config:
 
     udp_timeout: float = 300.0
     udp_max_associations: int = 4096
+    udp_associations_per_source: int | None = 1024
 
     dns: tuple[str, ...] = ()
     ipv6_first: bool = False
@@ -138,9 +140,19 @@ class Config:
 
     forbidden_ip: tuple[IPNetwork, ...] = field(default_factory=lambda: DEFAULT_FORBIDDEN)
     segmented_header: bool = False
+    reject: Reject = "drain"
+
     max_connections: int | None = None
+    connections_per_source: int | None = 4096
+    connections_per_user: int | None = 4096
+    handshakes: int | None = 1024  # connections that have not said what they want, or not proven it
+    connecting: int | None = 4096  # connections to servers or targets that are being made
+    source_ipv4_prefix: int = 32
+    source_ipv6_prefix: int = 64
 
     via: str | None = "shadowrelay"
+    workers: int = 1
+    graceful_timeout: float | None = None
     user: str | None = None
     nofile: int | None = None
     pid_file: str | None = None

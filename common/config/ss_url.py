@@ -72,7 +72,11 @@ def parse_ss_url(url: str) -> ServerLink:
     host, port = split_endpoint(endpoint.rstrip())  # a legacy link may have encoded its newline
     if not port:
         raise ValueError("expected a port from 1 to 65535 after the host")
+    if ":" in method:
+        raise ValueError("expected a method without a colon in it")
     plugin, _, options = _query_value(query, "plugin").partition(";")
+    if not plugin:
+        options = ""  # of nothing
     return ServerLink(Address(host, port), method, Secret(password), plugin, options, unquote(tag))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from common.config.endpoint import split_endpoint
-from common.config.schema import IPNetwork, Mode
+from common.config.schema import IPNetwork, Mode, Reject
 from common.config.tree import Node, Report, item
 from common.proto.address import Address, parse_ip
 
@@ -23,8 +23,10 @@ Reader = Callable[[Node, Report], object]
 Word = TypeVar("Word", bound=str)
 
 MAX_SECONDS = 10 * 365 * 86400
+MAX_WORKERS = 64
 
 _MODES: tuple[Mode, ...] = ("tcp_only", "udp_only", "tcp_and_udp")
+_REJECTS: tuple[Reject, ...] = ("drain", "reset", "close")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -101,6 +103,7 @@ def choice(*choices: Word) -> Callable[[Node, Report], Word | None]:
 
 
 mode = choice(*_MODES)
+reject = choice(*_REJECTS)
 
 
 def boolean(node: Node, report: Report) -> bool | None:
@@ -180,6 +183,18 @@ def path(node: Node, report: Report, folder: Path) -> str | None:
 def located(written: str, node: Node, folder: Path) -> str:
     """Return a path written at ``node`` as an absolute one."""
     return os.path.abspath(folder / written if node.source else written)
+
+
+def workers(node: Node, report: Report) -> int | None:
+    """Read a number of processes; ``auto`` is that of the cores this one may run on."""
+    if node.text.lower() == "auto":
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return min(usable or 1, MAX_WORKERS)
+    value = number(node)
+    if isinstance(value, int) and 1 <= value <= MAX_WORKERS:
+        return value
+    report.problem(node, f"expected a whole number from 1 to {MAX_WORKERS}, or auto, got {node.kind}")
+    return None
 
 
 def pseudonym(node: Node, report: Report) -> str | None:

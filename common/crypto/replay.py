@@ -26,6 +26,10 @@ class ReplayFilter(Protocol):
         """Remember ``salt``; False when it was remembered already."""
         ...
 
+    def knows(self, salt: bytes) -> bool:
+        """Whether ``salt`` is remembered. It may be after its time."""
+        ...
+
 
 class RecentSalts:
     """The last ``capacity`` salts at least, twice that at most (SIP004).
@@ -48,6 +52,10 @@ class RecentSalts:
             self._newer, self._older = set(), self._newer
         self._newer.add(salt)
         return True
+
+    def knows(self, salt: bytes) -> bool:
+        """Whether ``salt`` is remembered."""
+        return salt in self._newer or salt in self._older
 
 
 class TimedSalts:
@@ -76,3 +84,7 @@ class TimedSalts:
             return False
         self._newer.add(salt)
         return True
+
+    def knows(self, salt: bytes) -> bool:
+        """Whether ``salt`` is remembered, maybe for longer than it need be."""
+        return salt in self._newer or salt in self._older

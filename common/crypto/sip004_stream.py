@@ -116,6 +116,9 @@ class Sip004Server:
         """
         plain = self.open(data)
         if not plain:
+            # To await the rest of a recording would tell where its head ends.
+            if self._head.salt and self._salts is not None and self._salts.knows(self._head.salt):
+                raise ReplayDetected("salt was used before")
             return None
         if self._salts is not None:
             if not self._salts.add(self._head.salt, self._clock()):

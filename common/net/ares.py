@@ -70,9 +70,21 @@ class AresChannel:
 
     ``servers`` are ``1.1.1.1``, ``1.1.1.1:53`` or ``[::1]:53``; with none, the system's are read,
     once. Raises ValueError for a server that is no address. ``asked`` counts questions.
+
+    A question waits ``patience`` seconds for its answer, then goes out again, ``tries`` times to each
+    server, and an answer to the one before is not listened to any more. ``rotate`` asks another
+    server first each time.
     """
 
-    def __init__(self, loop: EventLoop, servers: Sequence[str], *, patience: float, tries: int) -> None:
+    def __init__(
+        self,
+        loop: EventLoop,
+        servers: Sequence[str],
+        *,
+        patience: float,
+        tries: int,
+        rotate: bool = False,
+    ) -> None:
         self._loop = loop
         self._sockets: dict[int, AresSocket] = {}
         self._timer: Timer | None = None
@@ -80,7 +92,9 @@ class AresChannel:
         self._results: list[tuple[_Question, pycares.DNSResult | None, int | None]] = []
         self._retired = self.closed = False
         self.asked = 0
-        self._ares = pycares.Channel(timeout=patience, tries=tries, sock_state_cb=self._on_socket_state)
+        self._ares = pycares.Channel(
+            timeout=patience, tries=tries, rotate=rotate, sock_state_cb=self._on_socket_state
+        )
         if servers:
             try:
                 self._ares.servers = servers

@@ -9,6 +9,10 @@ A lookup serves everybody who asks for its name meanwhile. It ends when both fam
 50 ms after the first addresses (RFC 8305 section 3: a slow AAAA must not delay a good A), or after
 ``limit`` seconds. What comes later still goes into the cache.
 
+c-ares gives a question up when it sends it again, so a server slower than that would never be heard,
+and waits longer each time, so one that is back would not be noticed. Therefore a lookup that takes
+its time asks again every second, and those questions are listened to for as long as it lasts.
+
 The surprise: c-ares keeps a cache and a server list of its own, which can be neither bounded nor
 re-read safely in place. So the channel is replaced now and then: when resolv.conf changed, when no
 server answered (a laptop has moved), and in any case after a minute's or 1,024 questions' use.
@@ -21,6 +25,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from common.errors import Overloaded, ResolveFailed, UpstreamError
 from common.net.ares import AAAA, A, Answer, AresChannel, Outcome
@@ -38,6 +43,8 @@ LOOKUP_LIMIT = 2048  # names being looked up at once; c-ares has 65,536 query id
 PATIENCE = 1.0  # seconds until a question is sent again, doubling; c-ares learns a better value
 TRIES = 4  # per server
 LIMIT = 5.0  # seconds for a lookup as a whole
+FIRST_REPEAT = 1.5  # times ``patience``, when c-ares has had its own second try; then every ``patience``
+REPEATING_LOOKUPS = 256  # with more under way the servers are overloaded, and more questions do not help
 RESOLUTION_DELAY = 0.05  # seconds: RFC 8305 section 3
 
 CHECK_SECONDS = 5.0  # between looks at whether the channel is still good
@@ -102,10 +109,11 @@ class Resolver:
         self._ipv6_first, self._ipv6_only = ipv6_first, ipv6_only
         self._hosts = HostsFile(hosts or hosts_path())
         self._resolv_conf = resolv_conf
-        self._patience = patience
+        self.patience = patience
         self._cache: TTLCache[str, Known] = TTLCache(CACHE_LIMIT)
         self._lookups: dict[str, Lookup] = {}
         self._retired: list[AresChannel] = []
+        self._patient: AresChannel | None = None
         self._channel = self._make_channel()
 
     def resolve(self, name: str, callback: ResolveCallback) -> Query | None:
@@ -146,8 +154,9 @@ class Resolver:
         lookups, self._lookups = self._lookups, {}
         for lookup in lookups.values():
             lookup.close()
-        for channel in (self._channel, *self._retired):
-            channel.close()
+        for channel in (self._channel, self._patient, *self._retired):
+            if channel is not None:
+                channel.close()
 
     def statistics(self) -> dict[str, int]:
         """How many lookups are under way and how many names the cache holds."""
@@ -196,7 +205,7 @@ class Resolver:
         self._made_at = self.loop.now
         self._check_at = self.loop.now + CHECK_SECONDS
         self._stamp = self._configuration()
-        return AresChannel(self.loop, self._servers, patience=self._patience, tries=TRIES)
+        return AresChannel(self.loop, self._servers, patience=self.patience, tries=TRIES)
 
     def _good_channel(self) -> AresChannel:
         """Return the channel to ask, a new one when the old has had its time."""
@@ -209,10 +218,21 @@ class Resolver:
                 or self._stamp != self._configuration()
             ):
                 self._retired = [channel for channel in self._retired if not channel.closed]
-                self._retired.append(self._channel)
-                self._channel.retire()
+                for channel in (self._channel, self._patient):
+                    if channel is not None:
+                        self._retired.append(channel)
+                        channel.retire()
+                self._patient = None
                 self._channel = self._make_channel()
         return self._channel
+
+    def patient_channel(self) -> AresChannel | None:
+        """Return the channel for repeated questions, which waits as long as a lookup; None if overloaded."""
+        if len(self._lookups) > REPEATING_LOOKUPS:
+            return None
+        if self._patient is None:
+            self._patient = AresChannel(self.loop, self._servers, patience=self.limit, tries=1, rotate=True)
+        return self._patient
 
     def _configuration(self) -> object:
         """What changes when the system's servers do."""
@@ -228,23 +248,38 @@ class Lookup:
         self.addresses: tuple[IPAddress, ...] = ()
         self.expiry = math.inf
         self._resolver = resolver
-        self._open = len(resolver.kinds)  # questions without an answer
+        self._open = set(resolver.kinds)  # questions without an answer
         self._outcome = Outcome.FOUND
         self._ended = False
         self._timer: Timer = resolver.loop.call_later(resolver.limit, self._end)
+        self._repeat: Timer = resolver.loop.call_later(FIRST_REPEAT * resolver.patience, self._ask_again)
 
     def ask(self, channel: AresChannel) -> None:
         for kind in self._resolver.kinds:
-            channel.ask(self.name, kind, self._on_answer)
+            channel.ask(self.name, kind, partial(self._on_answer, kind))
 
     def close(self) -> None:
         """Tell nobody, whatever comes."""
         self._ended = True
         self._timer.cancel()
+        self._repeat.cancel()
 
-    def _on_answer(self, answer: Answer) -> None:
+    def _ask_again(self) -> None:
+        self._repeat = self._resolver.loop.call_later(self._resolver.patience, self._ask_again)
+        channel = self._resolver.patient_channel()
+        if channel is not None:
+            for kind in tuple(self._open):
+                channel.ask(self.name, kind, partial(self._on_repeated_answer, kind))
+
+    def _on_repeated_answer(self, kind: int, answer: Answer) -> None:
+        if answer.outcome <= Outcome.NO_NAME:  # whether the servers fail is for the first question to say
+            self._on_answer(kind, answer)
+
+    def _on_answer(self, kind: int, answer: Answer) -> None:
+        if kind not in self._open:
+            return  # the same question has been answered
         loop = self._resolver.loop
-        self._open -= 1
+        self._open.remove(kind)
         self._outcome = max(self._outcome, answer.outcome)
         if answer.addresses:
             self.addresses += answer.addresses

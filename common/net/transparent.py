@@ -36,12 +36,14 @@ _LEVELS = {socket.AF_INET: socket.IPPROTO_IP, socket.AF_INET6: socket.IPPROTO_IP
 _ANCILLARY_SIZE = 128  # bytes: room for two of them with their headers
 
 
-def listen_transparent(address: Address, *, backlog: int = BACKLOG) -> socket.socket:
+def listen_transparent(
+    address: Address, *, backlog: int = BACKLOG, reuse_port: bool = False
+) -> socket.socket:
     """Return a TCP socket as ``sockets.listen`` does, to which TPROXY may send any connection.
 
     Raises OSError, with the address as its ``filename``; PermissionError without CAP_NET_ADMIN.
     """
-    return _prepared(listen(address, backlog=backlog), _allow_foreign, address)
+    return _prepared(listen(address, backlog=backlog, reuse_port=reuse_port), _allow_foreign, address)
 
 
 def bind_transparent(address: Address) -> socket.socket:

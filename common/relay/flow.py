@@ -291,6 +291,14 @@ def _nowhere(data: memoryview) -> bytes:
     return b""
 
 
+def receive(side: Side, size: int) -> bytes:
+    """Read up to ``size`` bytes, to keep; none at end of stream.
+
+    Raises BlockingIOError when there is nothing to read, OSError when the connection broke.
+    """
+    return bytes(_RX[: side.sock.recv_into(_RX, size)])  # cheaper than a buffer of ``size`` made for a few
+
+
 def discard(side: Side) -> int:
     """Read and forget up to ``SPARING_READ`` bytes; the number read, 0 at end of stream.
 

@@ -2,7 +2,7 @@
 
 Accepting stops, instead of failing over and over, when the process is at its limit: the listening
 socket is simply not watched until a connection has gone (or, out of descriptors, a moment later).
-Clients wait in the kernel's backlog meanwhile. ``Admission`` is that limit, shared by all listeners
+Clients wait in the kernel's backlog meanwhile. ``Admission`` has the limits, shared by all listeners
 of one process.
 """
 
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from common.net.loop import READ, EventLoop
 from common.net.resolver import Resolver
-from common.net.sockets import ABORTED_ERRNOS, CAPACITY_ERRNOS, close_listener, tune
+from common.net.sockets import ABORTED_ERRNOS, BACKLOG, CAPACITY_ERRNOS, OPTIONS_ARE_INHERITED, reset, tune
+from common.relay.admission import Admission
 from common.relay.flow import Allowance
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 ACCEPT_BATCH = 64  # connections per event, so that a flood of them cannot starve the rest
 CAPACITY_PAUSE = 0.5  # seconds without accepting once the kernel has no descriptor to give
-QUIET_SECONDS = 30.0  # at most one warning about capacity in this time
 
 MakeHandler = Callable[["TCPRelay", socket, str], "TCPRelayHandler"]
 
@@ -40,47 +40,6 @@ class Limits(NamedTuple):
     half_close: float
     keep_alive: float
     no_delay: bool
-
-
-class Admission:
-    """How many connections one process takes; its relays pause at the limit and wake each other."""
-
-    def __init__(self, loop: EventLoop, limit: int) -> None:
-        self.loop, self.limit, self.count = loop, limit, 0
-        self._paused: list[TCPRelay] = []
-        self._quiet_until = 0.0
-        self._when_empty: Callable[[], None] | None = None
-
-    @property
-    def full(self) -> bool:
-        return self.count >= self.limit
-
-    def pause(self, relay: TCPRelay, cause: str) -> None:
-        """Take no more connections on ``relay`` until ``leave`` is called for one."""
-        relay.pause()
-        self._paused.append(relay)
-        if self.loop.now >= self._quiet_until:
-            self._quiet_until = self.loop.now + QUIET_SECONDS
-            logger.warning("%s: new connections wait (%d open, limit %d)", cause, self.count, self.limit)
-
-    def leave(self) -> None:
-        """A connection has gone: there is room for one again."""
-        self.count -= 1
-        self.wake()
-        if self.count == 0 and self._when_empty is not None:
-            self._when_empty()
-
-    def call_when_empty(self, callback: Callable[[], None]) -> None:
-        """Call back once no connection is open, which may be now."""
-        self._when_empty = callback
-        if self.count == 0:
-            callback()
-
-    def wake(self) -> None:
-        if self._paused and not self.full:
-            paused, self._paused = self._paused, []
-            for relay in paused:
-                relay.resume()
 
 
 class TCPRelay:
@@ -104,26 +63,31 @@ class TCPRelay:
         self.handlers: set[TCPRelayHandler] = set()
         self._watched = 0
         sock.setblocking(False)
+        self._tune(sock)
         self.resume()
 
     def on_event(self, mask: int) -> None:
-        if not self._watched:
-            return  # paused or closed earlier in this batch
+        if self._watched:  # else it was paused or closed earlier in this batch
+            self._accept()
+
+    def _accept(self) -> bool:
+        """Accept a batch of connections; whether there may be more."""
         for _ in range(ACCEPT_BATCH):
             if self.admission.full:
                 self.admission.pause(self, "connection limit reached")
-                return
+                return False
             try:
                 sock, peer = self.sock.accept()
             except BlockingIOError:
-                return
+                return False
             except OSError as exc:
                 if exc.errno in ABORTED_ERRNOS:
                     continue  # the client gave up while it was queued
                 out = exc.errno in CAPACITY_ERRNOS
                 self._rest("out of file descriptors" if out else f"accepting failed ({exc})")
-                return
+                return False
             self._spawn(sock, peer)
+        return True
 
     def _rest(self, cause: str) -> None:
         """Stop for a moment what would only fail again, over and over."""
@@ -131,28 +95,41 @@ class TCPRelay:
         self.loop.call_later(CAPACITY_PAUSE, self.admission.wake)
 
     def _spawn(self, sock: socket, peer: tuple[str, int]) -> None:
+        admission = self.admission
+        source = admission.source_of(peer[0]) if isinstance(peer, tuple) else None
+        if source is not None and not admission.takes_from(source, peer[0]):
+            reset(sock)  # in any case, since a close would tell whether bytes have arrived
+            return
         sock.setblocking(False)
-        tune(sock, no_delay=self.limits.no_delay, keep_alive=self.limits.keep_alive)
+        if not OPTIONS_ARE_INHERITED:
+            self._tune(sock)
         try:
             handler = self.make_handler(self, sock, f"{peer[0]}:{peer[1]}" if peer else "unix")
         except Exception:
             sock.close()
+            if source is not None:
+                admission.sources.give(source)
             logger.exception("a connection could not be served")
             return
-        self.admission.count += 1
+        if source is not None:
+            handler.source = source
         self.counters["accepted"] += 1
         self.handlers.add(handler)
+        admission.enter(handler)
         try:
             handler.start()
         except Exception as exc:
             handler.on_fault(exc)
+
+    def _tune(self, sock: socket) -> None:
+        tune(sock, no_delay=self.limits.no_delay, keep_alive=self.limits.keep_alive)
 
     def on_fault(self, exc: Exception) -> None:
         logger.error("accepting failed", exc_info=exc)
 
     def on_handler_destroyed(self, handler: TCPRelayHandler) -> None:
         self.handlers.discard(handler)
-        self.admission.leave()
+        self.admission.leave(handler)
 
     def pause(self) -> None:
         """Stop accepting; the kernel queues clients."""
@@ -170,7 +147,14 @@ class TCPRelay:
     def close_listener(self) -> None:
         """Take no more connections; those that stand go on."""
         self.pause()
-        close_listener(self.sock)
+        self.sock.close()
+
+    def drain(self) -> None:
+        """Take those who wait in the kernel's queue, which a close would reset, and then no more."""
+        for _ in range(BACKLOG // ACCEPT_BATCH):  # they come as fast as they are taken, at the worst
+            if self.draining or not self._accept():
+                break
+        self.close_listener()
 
     def close(self) -> None:
         """End everything at once."""

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Sequence
 from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
-from typing import Any
 
 from common.errors import ConnectTimeout, HandshakeTimeout, RelayError, UpstreamError, reply_for
 from common.net.dialer import Dial, dial
@@ -22,7 +21,8 @@ from common.net.loop import READ
 from common.net.resolver import Query, ResolveCallback, Resolver
 from common.net.timers import Timer
 from common.proto.address import Address, IPAddress
-from common.relay.flow import Flow, Side, Transform, discard
+from common.relay.containment import contained
+from common.relay.flow import Flow, Side, Transform, discard, receive
 from common.relay.listener import Limits, TCPRelay
 from common.relay.stages import (
     NEXT_STAGES,
@@ -41,24 +41,10 @@ RESET_LINGER = 0.2  # seconds, when the far end broke: there is nothing to wait 
 LINGER = 2.0  # seconds to keep reading a client that has been told everything (RFC 9112 section 9.6)
 
 
-def contained(step: Callable[..., None]) -> Callable[..., None]:
-    """Guard an entry that the loop does not dispatch to a side: a callback of a timer, resolver or dial.
-
-    What it raises is the connection's fault alone, as if it had come through ``Side.on_event``.
-    """
-
-    @functools.wraps(step)
-    def guarded(self: TCPRelayHandler, *args: Any) -> None:
-        try:
-            step(self, *args)
-        except Exception as exc:
-            self.on_fault(exc)
-
-    return guarded
-
-
 class TCPRelayHandler:
     """One proxied connection. Its sides are what the loop holds; nothing else refers to it for long."""
+
+    source: Hashable = None  # what ``Admission`` counts it under, if at all
 
     def __init__(self, relay: TCPRelay, sock: socket, peer: str) -> None:
         self.relay, self.loop, self.peer = relay, relay.loop, peer
@@ -117,6 +103,11 @@ class TCPRelayHandler:
         if self.stage == STAGE_INIT:
             self.destroy()
 
+    @contained
+    def give_way(self) -> None:
+        """The prologue is not done, and somebody else needs the room."""
+        self.destroy()
+
     # -- stages ----------------------------------------------------------------------------------
 
     def advance(self, stage: int) -> None:
@@ -134,6 +125,7 @@ class TCPRelayHandler:
         """To DNS: the client waits until ``callback`` has what the resolver finds, which may be at once."""
         self.advance(STAGE_DNS)
         self.disarm()
+        self.relay.admission.handshakes.pop(self, None)
         query = self.resolver.resolve(host, callback)
         if query is not None:  # else it was answered already, and ``self.query`` may be the next one by now
             self.query = query
@@ -152,6 +144,7 @@ class TCPRelayHandler:
             self.on_failed(error)
             return
         allowed = [(ip, self.target.port) for ip in self.on_addresses(addresses)]
+        self.relay.admission.check_connecting()
         self.advance(STAGE_CONNECTING)
         connect, no_delay, keep_alive = self.limits.connect, self.limits.no_delay, self.limits.keep_alive
         dialing = dial(
@@ -159,11 +152,13 @@ class TCPRelayHandler:
         )
         if dialing is not None:  # else it stands already
             self.dialing = dialing
+            self.relay.admission.connecting.add(self)
             self.local.want(self.local.events & ~READ)
 
     @contained
     def _on_dialled(self, sock: socket | None, error: UpstreamError | None) -> None:
         self.dialing = None
+        self.relay.admission.connecting.discard(self)
         if sock is None:
             self.on_failed(error or ConnectTimeout("no answer"))
             return
@@ -186,7 +181,7 @@ class TCPRelayHandler:
 
     def read_prologue(self) -> None:
         try:
-            data = self.local.sock.recv(PROLOGUE_READ)
+            data = receive(self.local, PROLOGUE_READ)
         except BlockingIOError:
             return
         except OSError as exc:
@@ -316,6 +311,7 @@ class TCPRelayHandler:
         if self.local.closed:
             self.destroy()  # nobody is left to tell
             return
+        self.relay.admission.handshakes.pop(self, None)
         self.release_remote()
         self.advance(STAGE_DRAIN)
         self.local.readable = self.discard
@@ -367,6 +363,7 @@ class TCPRelayHandler:
             self.query.cancel()
         if self.dialing is not None:
             self.dialing.cancel()
+            self.relay.admission.connecting.discard(self)
         self.query = self.dialing = None
         self.detach_flows()
         self.close_remote()

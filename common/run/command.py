@@ -16,23 +16,24 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from common.config import Config, Secret, load_config
 from common.config.rules import CheckRules
 from common.config.schema import Role
 from common.errors import ConfigError, RelayError
-from common.net.loop import EventLoop
 from common.run import daemon
 from common.run.arguments import hide_arguments, true_arguments
+from common.run.cores import forbid_core_dumps
 from common.run.genkey import genkey
 from common.run.options import Options, UsageError, parse_options
 from common.run.pidfile import PidFile, stop_process
-from common.run.process import App, run
+from common.run.process import run
+from common.run.several import Share, alone, run_several
+from common.run.succession import MakeApp
 
 CONFIG_NAMES = ("config.yaml", "config.json")
 PASSWORD_VARIABLE = "SS_SERVER_PASSWORD"  # shadowsocks-rust's name for it
-
-MakeApp = Callable[[Config, EventLoop], App]
 
 
 def main(
@@ -40,14 +41,17 @@ def main(
     make_app: MakeApp,
     argv: Sequence[str] | None = None,
     *,
+    share: Share = alone,
     check_rules: CheckRules | None = None,
 ) -> int:
     """Run a command and return its exit code. ``argv`` None means the arguments of this process.
 
-    ``check_rules`` is what ``--check`` looks into files of access rules with.
+    ``share`` binds what several workers have in common. ``check_rules`` is what ``--check`` and a reload
+    look into files of access rules with.
     """
+    forbid_core_dumps()
     try:
-        return _dispatch(role, make_app, argv, check_rules)
+        return _dispatch(_Program(role, make_app, share, check_rules), argv)
     except ConfigError as exc:
         count = len(exc.problems)
         _complain(role, f"{count} problem{'s' if count > 1 else ''}, nothing started")
@@ -69,9 +73,17 @@ def main(
         return 1
 
 
-def _dispatch(
-    role: Role, make_app: MakeApp, argv: Sequence[str] | None, check_rules: CheckRules | None
-) -> int:
+class _Program(NamedTuple):
+    """What ``main`` was given."""
+
+    role: Role
+    make_app: MakeApp
+    share: Share
+    check_rules: CheckRules | None
+
+
+def _dispatch(program: _Program, argv: Sequence[str] | None) -> int:
+    role = program.role
     hidden = true_arguments() if argv is None else None
     arguments = list(argv if argv is not None else hidden or sys.argv[1:])
     if arguments[:1] == ["genkey"]:
@@ -83,15 +95,15 @@ def _dispatch(
         return _show_version(role)
     if options.daemon == "stop":
         return _stop(role, _pid_path(role, options))
-    config = _load(role, options, os.environ, check_rules if options.check else None)
+    config = _load(role, options, os.environ, program.check_rules if options.check else None)
     for warning in config.warnings:
         _complain(role, f"warning: {warning}")
     if options.check:
         sys.stdout.writelines(f"{line}\n" for line in config.describe())
         return 0
     if options.daemon is None:
-        return _serve(role, make_app, config, options)
-    return _start_daemon(role, make_app, config, options)
+        return _serve(program, config, options, _reader(program, config, options))
+    return _start_daemon(program, config, options)
 
 
 def find_config(environ: Mapping[str, str]) -> str | None:
@@ -142,15 +154,22 @@ def _load(
 
 
 def _serve(
-    role: Role,
-    make_app: MakeApp,
+    program: _Program,
     config: Config,
     options: Options,
+    load: Callable[[], Config] | None,
     ready: daemon.Ready = lambda sentence: None,
 ) -> int:
-    """Run the app in this process, holding the pid file if there is one."""
+    """Run the app in this process, or in several, holding the pid file if there is one."""
+    several = functools.partial(run_several, share=program.share) if config.workers > 1 else run
     serve = functools.partial(
-        run, make_app, config, environ=os.environ, timestamps=options.timestamps, ready=ready
+        several,
+        program.make_app,
+        config,
+        environ=os.environ,
+        timestamps=options.timestamps,
+        ready=ready,
+        load=load,
     )
     if config.pid_file is None:
         return serve()
@@ -162,13 +181,36 @@ def _serve(
         pid_file.remove()
 
 
-def _start_daemon(role: Role, make_app: MakeApp, config: Config, options: Options) -> int:
+def _reader(program: _Program, config: Config, options: Options) -> Callable[[], Config] | None:
+    """Return what reads the configuration again, from wherever the process then is; None without a file."""
+    path = _config_path(options, os.environ)
+    if path is None:
+        return None
+    files = {
+        key: os.path.abspath(value)
+        for key, value in options.overrides.items()
+        if key in ("acl", "password_file") and isinstance(value, str)
+    }
+    fixed = dataclasses.replace(
+        options, config=os.path.abspath(path), overrides={**options.overrides, **files}, warnings=()
+    )
+
+    def load() -> Config:
+        loaded = _load(program.role, fixed, os.environ, program.check_rules)
+        return dataclasses.replace(loaded, pid_file=config.pid_file, log_file=config.log_file)
+
+    return load
+
+
+def _start_daemon(program: _Program, config: Config, options: Options) -> int:
+    role = program.role
     pid_path = config.pid_file or daemon.default_pid_file(role, os.environ)
     log_path = config.log_file or daemon.default_log_file(role, os.environ)
     config = dataclasses.replace(config, pid_file=pid_path, log_file=log_path)
     if options.daemon == "restart":
         _stop(role, pid_path)
-    code, sentence = daemon.start(lambda ready: _serve(role, make_app, config, options, ready))
+    reload = _reader(program, config, options)  # before the daemon leaves this directory
+    code, sentence = daemon.start(lambda ready: _serve(program, config, options, reload, ready))
     if code == 0:
         sys.stdout.write(f"{role}: {sentence}; log in {log_path}\n")
     else:

@@ -66,11 +66,21 @@ def start(serve: Callable[[Ready], int]) -> tuple[int, str]:
         os._exit(_serve(serve, writer))
     os.close(writer)
     os.waitpid(pid, 0)
-    with open(reader, encoding="utf-8") as pipe:
-        code, _, sentence = pipe.read().partition(" ")
+    code, _, sentence = _read_report(reader).partition(" ")
     if not code:
         return 1, "it ended before it could serve; its log may say why"
     return int(code), sentence
+
+
+def _read_report(reader: int) -> str:
+    """Return what stands before the NUL; nothing if there is none. Workers may keep the pipe open."""
+    report = b""
+    with open(reader, "rb", buffering=0) as pipe:
+        while piece := pipe.read(4096):
+            report += piece
+            if report.endswith(b"\0"):
+                return report[:-1].decode()
+    return ""
 
 
 def _detach(keep: int) -> None:
@@ -93,7 +103,7 @@ def _serve(serve: Callable[[Ready], int], pipe: int) -> int:
         nonlocal pipe
         if pipe >= 0:
             with contextlib.suppress(OSError):  # the command was interrupted: nobody wants to know
-                os.write(pipe, f"{code} {sentence}".encode())
+                os.write(pipe, f"{code} {sentence}\0".encode())
             os.close(pipe)
             pipe = -1
 

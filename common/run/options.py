@@ -30,7 +30,7 @@ _KEYS = (
     *("mode", "protocol", "forward_address", "tcp_redir", "udp_redir", "local_udp_address"),
     *("dns_address", "local_dns_address", "remote_dns_address"),
     *("timeout", "udp_timeout", "udp_max_associations", "keep_alive", "no_delay", "dns", "ipv6_first"),
-    *("acl", "forbidden_ip", "user", "nofile", "pid_file", "log_file"),
+    *("acl", "forbidden_ip", "workers", "user", "nofile", "pid_file", "log_file"),
 )
 
 # flags, arguments, what is not supported
@@ -43,8 +43,6 @@ _REFUSED = (
     (("--online-config-url",), 1, "fetching a configuration is"),
     (("--log-config",), 1, "a configuration of the log is"),
 )
-# flag, the values it may have, what other values ask for
-_LIMITED = (("--workers", ("1",), "more than one process is"),)
 # flags, arguments
 _NO_EFFECT = (
     (("--fast-open", "--tcp-fast-open", "--mptcp", "--tcp-multipath", "--reuse-port"), 0),
@@ -80,7 +78,7 @@ _NOTES = """
 Without -c, -s or a link, config.yaml or config.json is taken from the current directory, from
 $XDG_CONFIG_HOME/shadowrelay (~/.config/shadowrelay) or from /etc/shadowrelay. With -s and no
 password flag, $SS_SERVER_PASSWORD is the password. Signals: SIGINT and SIGTERM stop, SIGQUIT
-drains, SIGHUP opens the log file again.
+drains, SIGHUP reloads the configuration and opens the log file again, SIGUSR1 logs counters.
 """
 
 _DAEMON = re.compile(r"-[vq6uU]*d|--daemon(ize)?")
@@ -175,13 +173,12 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Refuse(argparse.Action):
-    """A flag for what this relay does not do (``metavar``), but for the values in ``const``, if any."""
+    """A flag for what this relay does not do (``metavar``)."""
 
     def __call__(
         self, parser: object, space: argparse.Namespace, values: object, flag: str | None = None
     ) -> None:
-        if self.const is None or values not in self.const:
-            raise UsageError(f"{flag}: {self.metavar} not supported yet")
+        raise UsageError(f"{flag}: {self.metavar} not supported yet")
 
 
 class _Ignore(argparse.Action):
@@ -213,8 +210,6 @@ def _parser(role: Role) -> Parser:
     for flags, count, wish in _REFUSED:
         for flag in flags:
             parser.add_argument(flag, action=_Refuse, nargs=None if count else 0, metavar=wish, help=SUPPRESS)
-    for flag, allowed, wish in _LIMITED:
-        parser.add_argument(flag, action=_Refuse, const=allowed, metavar=wish, help=SUPPRESS)
     for names, count in _NO_EFFECT:
         parser.add_argument(*names, action=_Ignore, nargs=None if count else 0, help=SUPPRESS)
     return parser
@@ -285,4 +280,5 @@ def _add_process(parser: Parser) -> None:
     add("-q", dest="quiet", action="count", default=0, help="log warnings and errors only; -qq only errors")
     add("--log-without-time", action="store_true", help="for service managers that add it")
     add("-a", "--user", metavar="NAME", help="become this user after binding the ports")
+    add("--workers", metavar="COUNT", help="processes that share the ports; auto: one for each core")
     add("-n", "--nofile", metavar="COUNT", help="descriptors; as many as the system allows unless set")

@@ -8,28 +8,31 @@ socket that the loop watches, so none is lost and none waits for a time-out (W8,
     SIGINT, SIGTERM   stop at once, exit code 0
     SIGQUIT           drain: listeners close, live connections go on, exit code 0 after the last one;
                       a second one stops at once
-    SIGHUP            open the log file again; without a log file the terminal is gone: stop
+    SIGHUP            open the log file again and reload the configuration; from a terminal and without
+                      a log file, the terminal is gone: stop
+    SIGUSR1           log a line of counters
 
-The surprise: Windows has no SIGQUIT and no SIGHUP, and its Ctrl-Break is SIGBREAK. Signals are
-looked up by name here, and those a system does not have are left out.
+The surprise: Windows has none of the last three, and its Ctrl-Break is SIGBREAK. Signals are looked up
+by name here, and those a system does not have are left out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import selectors
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Protocol
 
 from common.config.schema import Config
 from common.errors import ConfigError, RelayError
 from common.log import LogWriter, start_logging
 from common.net.loop import READ, EventLoop
 from common.run.failures import file_failure, listen_failure
+from common.run.succession import App, MakeApp, Succession, shown
 from common.run.user import become_user
 
 SELECTOR_VARIABLE = "SHADOWRELAY_SELECTOR"
@@ -37,48 +40,40 @@ SELECTOR_VARIABLE = "SHADOWRELAY_SELECTOR"
 logger = logging.getLogger("shadowrelay.process")
 
 
-class App(Protocol):
-    """What ``run`` needs of LocalApp and ServerApp."""
-
-    @property
-    def listening(self) -> Sequence[object]: ...
-    def start(self) -> None: ...
-    def drain(self) -> None: ...
-    def stop(self) -> None: ...
-
-
 def run(
-    make_app: Callable[[Config, EventLoop], App],
+    make_app: MakeApp,
     config: Config,
     *,
     environ: Mapping[str, str],
     timestamps: bool = True,
     ready: Callable[[str], None] = lambda sentence: None,
+    load: Callable[[], Config] | None = None,
+    worker: str = "",
 ) -> int:
     """Run the app until a signal ends it, and return the exit code; for the main thread only.
 
-    ``ready`` is called once with a sentence when the app listens. Raises StartFailed or ConfigError
+    ``ready`` is called once with a sentence when the app listens. ``load`` reads the configuration again.
+    ``worker`` names this process in the log when it is one of several. Raises StartFailed or ConfigError
     when it cannot start; then nothing is left open. ``SHADOWRELAY_SELECTOR=select`` in ``environ``
     makes the loop use ``select(2)``, which every system has.
     """
-    loop = EventLoop(selector=_make_selector(environ))
+    loop = EventLoop(selector=make_selector(environ))
     try:
-        log = start_logging(config.verbosity, config.log_file, timestamps=timestamps)
+        log = start_logging(config.verbosity, config.log_file, timestamps=timestamps, name=worker)
     except OSError as exc:
         loop.close()
         raise file_failure("log file", config.log_file or "", exc) from exc
     try:
-        app = make_app(config, loop)
-        controls = _Controls(app, loop, log, config)
-        with contextlib.closing(SignalWatcher(loop, controls.table())):
+        apps = Succession(make_app, config, loop, load)
+        with contextlib.closing(SignalWatcher(loop, _actions(apps, loop, log, worker=bool(worker)))):
             try:
-                _start(app, config.user)
-                sentence = "listening on " + ", ".join(map(str, app.listening))
+                _start(apps.app, config.user)
+                sentence = "listening on " + ", ".join(map(str, apps.app.listening))
                 logger.info(sentence)
                 ready(sentence)
                 loop.run()
             finally:
-                app.stop()
+                apps.stop()
         logger.info("stopped")
         return 0
     except RelayError:
@@ -100,44 +95,62 @@ def _start(app: App, user: str | None) -> None:
         become_user(user)
 
 
-def _make_selector(environ: Mapping[str, str]) -> selectors.BaseSelector | None:
+def make_selector(environ: Mapping[str, str]) -> selectors.BaseSelector | None:
     wanted = environ.get(SELECTOR_VARIABLE, "")
     if wanted not in ("", "select"):
         raise ConfigError([f"{SELECTOR_VARIABLE}: expected 'select' or nothing, got {wanted!r}"])
     return selectors.SelectSelector() if wanted else None
 
 
-class _Controls:
-    """What each signal does to the process."""
+def _actions(
+    apps: Succession, loop: EventLoop, log: LogWriter, *, worker: bool
+) -> dict[int, Callable[[], None]]:
+    """Return what each signal does to the process."""
 
-    def __init__(self, app: App, loop: EventLoop, log: LogWriter, config: Config) -> None:
-        self._app, self._loop, self._log = app, loop, log
-        self._has_log_file = config.log_file is not None
-        self._draining = False
+    def reload() -> None:
+        log.reopen()
+        apps.reload()
 
-    def table(self) -> dict[int, Callable[[], None]]:
-        """Return signal number → action for the signals this system has."""
-        actions = {
-            "SIGINT": self.stop,
-            "SIGTERM": self.stop,
-            "SIGBREAK": self.stop,
-            "SIGQUIT": self.drain,
-            "SIGHUP": self._log.reopen if self._has_log_file else self.stop,
-        }
-        if not self._has_log_file and _is_ignored("SIGHUP"):
-            del actions["SIGHUP"]  # nohup: outlive the terminal
-        return {getattr(signal, name): action for name, action in actions.items() if hasattr(signal, name)}
+    if worker:
+        hangup: Callable[[], None] | None = log.reopen  # all else is the supervisor's to decide
+    else:
+        hangup = on_hangup(apps.config, loop.stop, reload, can_reload=apps.can_reload)
+    return on_signals(
+        stop=loop.stop, drain=apps.drain, hangup=hangup, show=lambda: logger.info(shown(apps.statistics()))
+    )
 
-    def stop(self) -> None:
-        self._loop.stop()
 
-    def drain(self) -> None:
-        if self._draining:
-            self._loop.stop()
-            return
-        self._draining = True
-        logger.info("draining: no new connections; SIGQUIT again or SIGTERM ends the open ones")
-        self._app.drain()
+def on_hangup(
+    config: Config, stop: Callable[[], None], reload: Callable[[], None], *, can_reload: bool
+) -> Callable[[], None] | None:
+    """Return what SIGHUP does: None for nothing, as under nohup.
+
+    Without a log file it tells whoever was started from a terminal that the terminal is gone.
+    """
+    if config.log_file is None and (_has_terminal() or not can_reload):
+        return None if _is_ignored("SIGHUP") else stop
+    if config.log_file is None and _is_ignored("SIGHUP"):
+        return None
+    return reload
+
+
+def on_signals(
+    *,
+    stop: Callable[[], None],
+    drain: Callable[[], None],
+    hangup: Callable[[], None] | None,
+    show: Callable[[], None],
+) -> dict[int, Callable[[], None]]:
+    """Return signal number → action for the signals this system has."""
+    actions = {
+        "SIGINT": stop,
+        "SIGTERM": stop,
+        "SIGBREAK": stop,
+        "SIGQUIT": drain,
+        "SIGUSR1": show,
+        **({"SIGHUP": hangup} if hangup is not None else {}),
+    }
+    return {getattr(signal, name): action for name, action in actions.items() if hasattr(signal, name)}
 
 
 class SignalWatcher:
@@ -161,6 +174,11 @@ class SignalWatcher:
     def on_fault(self, exc: Exception) -> None:
         logger.error("acting on a signal failed", exc_info=exc)
 
+    def abandon(self) -> None:
+        """Close in a forked process, whose loop is another one and whose signals are its own."""
+        self._receiver.close()
+        self._sender.close()
+
     def close(self) -> None:
         """Act on signals no more, and ignore them: a second one must not break into the clean-up.
 
@@ -172,6 +190,15 @@ class SignalWatcher:
         self._loop.watch(self._receiver, 0, READ, self)
         self._receiver.close()
         self._sender.close()
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal, whose end SIGHUP tells."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | getattr(os, "O_NOCTTY", 0)))
+    except OSError:
+        return False
+    return True
 
 
 def _is_ignored(name: str) -> bool:

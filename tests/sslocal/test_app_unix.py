@@ -52,7 +52,7 @@ def test_every_way_in_but_redir_may_have_one(make_app, path, protocol):
     app = make_app(protocol=protocol, target=target)
     app.start()
     assert app.listening == (path,)
-    assert app.statistics()["watched"] == 1
+    assert app.statistics()["watched"] == 1 + (sys.platform == "linux")  # changes of address, there
 
 
 def test_it_is_its_owners_alone(make_app, path):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from common.acl import AccessRules
+from common.acl import load_rules
 from sslocal import LocalApp
 from sslocal import __main__ as program
 from tests.processes import ROOT
@@ -17,7 +17,7 @@ def test_main_runs_the_command_of_this_program(monkeypatch):
     calls = []
     monkeypatch.setattr(program, "run_command", lambda *args, **kwargs: calls.append((args, kwargs)) or 7)
     assert program.main(["-v"]) == 7
-    assert calls == [(("sslocal", LocalApp, ["-v"]), {"check_rules": AccessRules.load})]
+    assert calls == [(("sslocal", LocalApp, ["-v"]), {"share": LocalApp.share, "check_rules": load_rules})]
 
 
 @pytest.mark.parametrize(("argv", "code"), [(["--version"], 0), (["--chek"], 2)])

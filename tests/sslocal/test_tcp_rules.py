@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from common.acl import AccessRules
+from common.acl.rules import AccessRules
 from common.errors import ConnectFailed, ResolveFailed
 from common.proto.address import Address
 from common.relay.stages import STAGE_ADDR, STAGE_DNS, STAGE_DRAIN

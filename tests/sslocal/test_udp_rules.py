@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from common.acl import AccessRules
+from common.acl.rules import AccessRules
 from common.proto.address import Address
 from sslocal.udp import RuledLink
 from tests.datagrams import recorder

@@ -42,11 +42,6 @@ def test_every_server_is_a_listener_with_its_cipher_and_memory(make_app):
     assert len({id(service.salts) for service in services(app)}) == 3
 
 
-def test_drained_strangers_are_counted_together(make_app):
-    first, second = services(make_app(server_entry(), server_entry()))
-    assert first.drains is second.drains
-
-
 def test_the_handshake_has_the_timeout_and_a_jitter_of_the_process(make_app):
     app = make_app(server_entry(), server_entry(), timeout=10.0)
     first, second = (service.handshake_seconds for service in services(app))
@@ -142,9 +137,7 @@ def test_rules_that_cannot_be_read_leave_nothing_open(tmp_path):
     app.loop.close()
 
 
-def test_W10_the_silent_leave_room_for_others(make_app):
-    """A quarter of the connections at most, however few there may be."""
-    app = make_app(max_connections=16)
-    assert app._relays[0].make_handler.keywords["service"].max_drains == 4
-    assert make_app(max_connections=1)._relays[0].make_handler.keywords["service"].max_drains == 1
-    assert make_app(max_connections=10**6)._relays[0].make_handler.keywords["service"].max_drains == 512
+@pytest.mark.parametrize("reject", ["drain", "reset", "close"])
+def test_the_way_to_reject_is_the_configurations(make_app, reject):
+    (service,) = services(make_app(reject=reject))
+    assert service.reject == reject

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from common.acl import AccessRules
+from common.acl.rules import AccessRules
 from common.config.schema import DEFAULT_FORBIDDEN
 from common.proto.address import Address, parse_ip
 from ssserver.gate import Gate

@@ -12,12 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.acl import AccessRules
+from common.acl.rules import AccessRules
 from common.errors import ConnectFailed, ConnectTimeout, ProtocolError, ResolveFailed, TargetForbidden
 from common.net.loop import READ, EventLoop
 from common.proto.address import Address
+from common.relay.admission import Admission
 from common.relay.flow import SPARING_READ, Allowance
-from common.relay.listener import Admission, TCPRelay
+from common.relay.listener import TCPRelay
 from common.relay.stages import (
     STAGE_ADDR,
     STAGE_CONNECTING,
@@ -310,7 +311,7 @@ def test_strangers_hear_nothing_until_the_deadline(monkeypatch, method, number):
     sock.arrive(b"unread to the last")
     world.pass_time(0.01)
     assert (sock.closed, sock.arrived, sock.sent) == (True, b"", b"")
-    assert (world.drains, world.dialer.dials) == ({}, [])
+    assert world.dialer.dials == []
     assert world.counters["authentication"] == 1
     world.check_idle()
 
@@ -362,7 +363,6 @@ def test_strangers_that_reset_are_let_go(world, begun):
     sock, _handler = world.ask(begun)
     sock.break_off()
     world.settle()
-    assert world.drains == {}
     world.check_idle()
 
 
@@ -381,22 +381,6 @@ def test_an_error_out_of_turn_ends_the_connection(world):
     handler.on_fault(ProtocolError("out of turn"))
     assert (sock.closed, handler.stage) == (True, STAGE_DESTROYED)
     world.check_idle()
-
-
-def test_drained_strangers_are_few_and_the_oldest_goes_first(world):
-    world.service.max_drains = 3
-    strangers = [world.ask(bytes(300))[0] for _ in range(3)]
-    strangers[0].arrive(b"unread")
-    holder, _handler = world.ask(world.client(TARGET).first(b"hello"))
-    fourth, _handler = world.ask(bytes(300))
-    assert [sock.closed for sock in [*strangers, fourth, holder]] == [True, False, False, False, False]
-    assert strangers[0].arrived == b"", "emptied, so that it ended in FIN"
-    assert len(world.drains) == 3
-    strangers[2].end()
-    world.settle()
-    assert len(world.drains) == 2
-    fifth, _handler = world.ask(bytes(300))
-    assert [sock.closed for sock in [*strangers, fourth, fifth]] == [True, False, True, False, False]
 
 
 def test_a_bug_while_accepting_a_stream_ends_only_it(world, caplog):
@@ -431,7 +415,6 @@ def test_a_client_that_may_not_come_in_is_drained_whatever_it_knows(monkeypatch)
     assert not sock.closed
     world.pass_time(0.01)
     world.check_idle()
-    assert world.drains == {}
 
 
 def test_a_target_that_the_rules_block_is_not_even_resolved(monkeypatch):
@@ -586,5 +569,4 @@ def test_every_ending_gives_everything_back_without_the_gc(world, begin, ending)
         assert freed() is None
     finally:
         gc.enable()
-    assert world.drains == {}
     world.check_idle()

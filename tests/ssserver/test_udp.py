@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.acl import AccessRules
+from common.acl.rules import AccessRules
 from common.crypto import METHODS, Cipher, Family
 from common.errors import ResolveFailed
 from common.net.loop import EventLoop
@@ -68,6 +68,7 @@ class ServerWorld:
             resolver=self.resolver,
             gate=Gate([ipaddress.ip_network(text) for text in forbidden], rules),
             counters=self.counters,
+            source_of=lambda host: host,
         )
 
     def unix_time(self) -> float:
@@ -212,6 +213,7 @@ def test_ports_are_apart(monkeypatch):
         resolver=world.resolver,
         gate=Gate(()),
         counters=world.counters,
+        source_of=lambda host: host,
     )
     port.arrive(world.client().sealed(b"y"), PEER)
     settle(world.loop)

@@ -7,7 +7,8 @@ import ipaddress
 import pytest
 
 import common.acl
-from common.acl import AccessRules, Verdict
+from common.acl import Verdict
+from common.acl.rules import AccessRules
 from common.errors import ConfigError
 
 PROXY, BYPASS, BLOCK = Verdict.PROXY, Verdict.BYPASS, Verdict.BLOCK
@@ -26,7 +27,7 @@ def ips(*texts):
 
 
 def test_the_package_exports_what_it_says():
-    assert common.acl.__all__ == ["AccessRules", "Verdict"]
+    assert common.acl.__all__ == ["AccessRules", "Verdict", "load_rules"]
 
 
 def test_bad_lines_are_a_config_error():

@@ -8,7 +8,8 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.acl import AccessRules, Verdict
+from common.acl import Verdict
+from common.acl.rules import AccessRules
 from tests.patterns import patterns
 
 SECTIONS = {

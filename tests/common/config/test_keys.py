@@ -90,12 +90,12 @@ def test_of_two_names_the_earlier_in_the_table_wins():
 
 
 def test_no_effect_is_said_once_and_only_when_something_is_asked_for():
-    assert section({"fast_open": False, "workers": 0, "acl": "", "one_time_auth": False, "plugin": ""})[
+    assert section({"fast_open": False, "runtime": {}, "acl": "", "one_time_auth": False, "plugin": ""})[
         1:
     ] == ([], [])
-    assert section({"fast_open": True, "workers": 4})[2] == [
+    assert section({"fast_open": True, "runtime": {"mode": "x"}})[2] == [
         "c: fast_open: understood, no effect here",
-        "c: workers: understood, no effect here: one process serves all connections",
+        "c: runtime: understood, no effect here: use `workers`",
     ]
 
 

@@ -109,6 +109,7 @@ def test_plain_userinfo(user, password):
         ("/?outline=1&prefix=%16%03&plugin=p%3Ba%3Db;c#t", ("p", "a=b;c", "t")),
         ("/?plugin=p%3Ba=+&plugin=q", ("p", "a=+", "")),
         ("/?plugin=", ("", "", "")),
+        ("/?plugin=%3Ba=b", ("", "", "")),
         ("/path#a%20b%23+c#d", ("", "", "a b#+c#d")),
     ],
 )
@@ -156,6 +157,7 @@ SECRET = "hunter2hunter3"
         "ss://abcde",
         "ss://_____w",
         f"ss://m:p@h:1?plugin={SECRET}%ff",
+        f"ss://m%3A{SECRET}:p@h:1",
     ],
 )
 def test_errors_are_sentences_that_show_no_part_of_the_link(url):

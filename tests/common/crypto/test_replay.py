@@ -26,6 +26,22 @@ def test_a_salt_is_new_once(make):
 
 
 @pytest.mark.parametrize("make", [RecentSalts, TimedSalts])
+def test_asking_remembers_nothing(make):
+    seen = make()
+    assert not seen.knows(salt(1))
+    assert seen.add(salt(1), NOW)
+    assert seen.knows(salt(1))
+    assert not seen.knows(salt(2))
+
+
+def test_an_older_generation_is_known_too():
+    seen = RecentSalts(2)
+    for number in range(3):
+        seen.add(salt(number), NOW)
+    assert all(seen.knows(salt(number)) for number in range(3))
+
+
+@pytest.mark.parametrize("make", [RecentSalts, TimedSalts])
 def test_the_whole_salt_counts(make):
     """W28: exact, so salts that differ in one bit are two."""
     seen = make()

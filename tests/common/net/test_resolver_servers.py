@@ -14,7 +14,7 @@ from common.net.loop import EventLoop
 from common.net.resolver import LIMIT, Resolver
 from tests.asking import Asked, resolve
 from tests.driving import drive, pass_time, settle
-from tests.fakedns import FORGED, FakeDNS
+from tests.fakedns import FORGED, SERVFAIL, FakeDNS
 
 QUIET = {"watched": 0, "timers": 0}
 
@@ -58,8 +58,55 @@ def test_a_server_that_never_answers_is_given_up(clocked, clock, make, dns):
     assert resolve(resolver, "a.test").addresses == ["192.0.2.1"]
 
 
+@pytest.mark.slow
+def test_a_server_slower_than_the_first_repetition_is_heard(loop, make, dns):
+    """c-ares sends a question again after a second, and then no longer knows the one it sent first."""
+    dns.add("a.test", "192.0.2.1", delay=0.7)
+    asked = resolve(make(loop, patience=0.2), "a.test")
+    assert asked.addresses == ["192.0.2.1"]
+
+
+def test_a_server_that_is_back_is_noticed_by_those_who_wait(clocked, clock, make, dns):
+    """c-ares alone would ask after 1, 3 and 7 seconds; here somebody asks every second."""
+    dns.add("a.test", silent=True)
+    asked = Asked(make(clocked, patience=1), "a.test")
+    for count, seconds in ((2, 1.0), (4, 0.5), (6, 1.0), (8, 1.0)):  # of questions, two each time
+        pass_time(clocked, clock, seconds)
+        drive(clocked, lambda count=count: dns.count("a.test") >= count)
+    assert asked.answers == []
+    dns.add("a.test", "192.0.2.1", "2001:db8::1")
+    pass_time(clocked, clock, 1.0)
+    assert asked.wait().addresses == ["192.0.2.1", "2001:db8::1"]
+
+
+def test_questions_are_not_repeated_when_there_are_too_many(clocked, clock, make, dns, monkeypatch):
+    monkeypatch.setattr(module, "REPEATING_LOOKUPS", 1)
+    resolver = make(clocked, patience=30, limit=60)
+    for name in ("a.test", "b.test"):
+        dns.add(name, silent=True)
+        Asked(resolver, name)
+    pass_time(clocked, clock, 50)
+    assert len(dns.queries) == 4
+
+
+def test_a_repeated_question_that_fails_says_nothing(clocked, clock, make, dns):
+    """What the first question meets is what is told."""
+    dns.add("a.test", "192.0.2.1", drop=1)
+    dns.add("a.test", kind="A", silent=True)
+    resolver = make(clocked, patience=30, limit=60)
+    asked = Asked(resolver, "a.test")
+    drive(clocked, lambda: dns.count("a.test") == 2)
+    dns.add("a.test", rcode=SERVFAIL)
+    dns.add("a.test", kind="A", rcode=SERVFAIL)
+    pass_time(clocked, clock, 45)
+    drive(clocked, lambda: dns.count("a.test") >= 4)
+    settle(clocked)
+    assert asked.answers == []
+
+
 def test_c_ares_gives_up_by_itself(loop, make, dns, monkeypatch):
     monkeypatch.setattr(module, "TRIES", 2)
+    monkeypatch.setattr(module, "FIRST_REPEAT", 100)
     dns.add("a.test", silent=True)
     assert str(resolve(make(loop), "a.test").error) == "no DNS server answered for a.test"
     assert loop.statistics() == QUIET
@@ -207,7 +254,7 @@ def test_new_servers_are_asked_within_seconds(clocked, clock, network, dns, roam
         assert resolve(resolver, "a.test").addresses == ["192.0.2.1"]  # not looked at yet
         pass_time(clocked, clock, 1)
         assert resolve(resolver, "a.test").addresses == ["192.0.2.2"]
-        assert [channel.closed for channel in network.channels] == [True, False]
+        assert [channel.closed for channel in network.channels] == [True, True, False]
 
 
 def test_what_is_under_way_is_answered_by_the_old_servers(clocked, clock, network, dns, roaming):
@@ -222,7 +269,7 @@ def test_what_is_under_way_is_answered_by_the_old_servers(clocked, clock, networ
         network.servers = [new.server]
         assert resolve(resolver, "b.test").addresses == ["192.0.2.2"]
         assert waiting.wait().addresses == ["192.0.2.1"]
-    assert [channel.closed for channel in network.channels] == [True, False]
+    assert [channel.closed for channel in network.channels] == [True, True, False]
 
 
 def test_an_unchanged_network_keeps_its_channel(clocked, clock, network, dns, roaming):

@@ -9,9 +9,11 @@ from collections import Counter
 import pytest
 
 from common.net.loop import READ, EventLoop
+from common.net.sockets import OPTIONS_ARE_INHERITED
 from common.proto.address import Address
+from common.relay.admission import QUIET_SECONDS, Admission
 from common.relay.flow import Allowance
-from common.relay.listener import ACCEPT_BATCH, CAPACITY_PAUSE, QUIET_SECONDS, Admission, TCPRelay
+from common.relay.listener import ACCEPT_BATCH, CAPACITY_PAUSE, TCPRelay
 from common.relay.tcprelay import TCPRelayHandler
 from tests.fakes import LIMITS, FakeListener, FakeResolver, FakeSocket, World, os_error
 
@@ -47,8 +49,9 @@ def another_relay(world, make_handler=Idle):
 def test_a_connection_is_accepted_tuned_and_started(world):
     client, handler = world.connect()
     assert handler.peer == "192.0.2.7:50000"
-    assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in client.options
-    assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in client.options
+    for tuned in (world.listener, *(() if OPTIONS_ARE_INHERITED else (client,))):
+        assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in tuned.options
+        assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in tuned.options
     assert handler.local.events == READ
     assert not client.blocking
     assert (world.admission.count, world.counters) == (1, {"accepted": 1})
@@ -154,6 +157,7 @@ def test_warnings_about_capacity_are_rare(monkeypatch, caplog):
     world = World(monkeypatch, Idle, limit=1)
     _client, handler = world.connect()
     for _ in range(50):
+        world.admission.handshakes.clear()  # nobody who could be closed for another
         world.listener.queue.append(FakeSocket())
         world.settle()
         handler.destroy()

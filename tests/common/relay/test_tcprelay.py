@@ -29,8 +29,10 @@ from common.errors import (
 )
 from common.net.loop import READ, WRITE, EventLoop
 from common.proto.address import Address
+from common.relay.admission import Admission
+from common.relay.containment import contained
 from common.relay.flow import SPARING_READ, Allowance
-from common.relay.listener import Admission, TCPRelay
+from common.relay.listener import TCPRelay
 from common.relay.stages import (
     STAGE_ADDR,
     STAGE_CONNECTING,
@@ -40,7 +42,7 @@ from common.relay.stages import (
     STAGE_INIT,
     STAGE_STREAM,
 )
-from common.relay.tcprelay import LINGER, TCPRelayHandler, contained
+from common.relay.tcprelay import LINGER, TCPRelayHandler
 from tests.fakes import LIMITS, FakeResolver, FakeSocket, World, ips
 
 HALF_CLOSE = LIMITS.half_close

@@ -30,7 +30,7 @@ def seen(monkeypatch):
     """The configurations that reach ``run``, which ends at once."""
     seen: list[Config] = []
 
-    def run(make_app, config, *, environ, timestamps, ready) -> int:
+    def run(make_app, config, *, environ, timestamps, ready, load) -> int:
         seen.append(config)
         return 0
 
@@ -38,7 +38,7 @@ def seen(monkeypatch):
     return seen
 
 
-def never(config, loop):
+def never(*args):
     pytest.fail("an app was made")
 
 

@@ -188,7 +188,7 @@ def test_an_unexpected_fault_is_reported():
 
     assert daemon._serve(serve, writer) == 1
     with open(reader) as pipe:
-        assert pipe.read() == "1 the daemon failed: MemoryError('all of it')"
+        assert pipe.read().rstrip("\0") == "1 the daemon failed: MemoryError('all of it')"
 
 
 def test_default_files_of_a_user_are_in_a_folder_of_their_own(tmp_path, monkeypatch):

@@ -214,7 +214,6 @@ def test_the_rest():
         ),
         (["--plugin", "x"], "--plugin: plugins are not supported yet"),
         (["--plugin-opts=x"], "--plugin-opts: plugins are not supported yet"),
-        (["--workers", "2"], "--workers: more than one process is not supported yet"),
         (["--manager-address", "x"], "--manager-address: the manager is not supported yet"),
         (["-i", "eth0"], "-i: choosing the way out is not supported yet"),
         (["--outbound-proxy", "x"], "--outbound-proxy: choosing the way out is not supported yet"),
@@ -231,8 +230,9 @@ def test_b_of_a_server_is_its_way_out():
         parse_options("ssserver", ["-b", "192.0.2.1"])
 
 
-def test_asking_for_what_is_the_case_is_fine():
-    assert parse_options("sslocal", ["--workers", "1"]).warnings == ()
+@pytest.mark.parametrize("count", ["2", "auto"])
+def test_workers_are_a_setting(count):
+    assert parse_options("sslocal", ["--workers", count]).overrides["workers"] == count
 
 
 def test_a_mode_is_one():

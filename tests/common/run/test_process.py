@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import pwd
 import selectors
 import signal
@@ -19,7 +20,8 @@ from common.config import Config
 from common.errors import ConfigError
 from common.net.loop import DefaultSelector, EventLoop
 from common.run.process import SignalWatcher, run
-from tests.echo_program import Place, echo
+from tests.echo_program import PASSWORD, Place, echo
+from tests.processes import ROOT
 from tests.waiting import wait_until
 
 SELECTORS = ("", "select")
@@ -116,11 +118,61 @@ def test_hangup_reopens_the_log_file(place, running):
     assert running.poll() is None
 
 
-def test_hangup_without_a_log_file_stops(place):
-    process = place.start()
+def test_hangup_of_the_terminal_stops(place):
+    """The log went there, and a log file is what outlives it."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execve(sys.executable, place.argv(), place.environ)
+    wait_until(place.listens)
+    os.kill(pid, signal.SIGHUP)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
+
+
+def test_hangup_without_terminal_log_file_and_configuration_stops(place):
+    flags = ("-s", "127.0.0.1:9", "-m", "aes-256-gcm", "-k", PASSWORD, "-l", str(place.port))
+    process = place.start_without_config(*flags)
     place.wait_listening(process)
     process.send_signal(signal.SIGHUP)
     assert process.wait(5) == 0
+
+
+def logged(place, text: str) -> None:
+    wait_until(lambda: text in place.log_path.read_text(), what=text)
+
+
+def test_hangup_reloads_and_keeps_what_is_open(place, running):
+    with place.connect() as sock:
+        assert echo(sock)
+        place.configure(timeout=5)
+        running.send_signal(signal.SIGHUP)
+        logged(place, f"INFO reloaded {place.config_path}: listening on 127.0.0.1:{place.port}")
+        assert echo(sock)
+        with place.connect() as new:
+            assert echo(new)
+        running.send_signal(signal.SIGUSR1)
+        logged(place, "INFO statistics: connections=1 echoed=15 timers=0 watched=")
+        running.send_signal(signal.SIGQUIT)
+        wait_until(lambda: not place.listens())
+        assert echo(sock)
+    assert running.wait(5) == 0
+
+
+def test_a_reload_from_a_relative_path_works_in_the_background_too(place):
+    argv = [*place.argv()[:-2], "-c", os.path.relpath(place.config_path, ROOT), "-d", "start"]
+    files = ("--pid-file", str(place.pid_path), "--log-file", str(place.log_path))
+    assert place.run(*argv, *files).wait(20) == 0
+    os.kill(place.pid(), signal.SIGHUP)
+    logged(place, "INFO reloaded")
+    assert place.daemon("stop")[0] == 0
+
+
+def test_what_only_a_start_can_change_is_named(place, running):
+    place.configure(workers=2, user="nobody")
+    running.send_signal(signal.SIGHUP)
+    logged(place, "WARNING needs a restart to change, stays as it was: workers, user")
+    logged(place, "INFO reloaded")
 
 
 def test_hangup_under_nohup_is_ignored(place):

@@ -1,0 +1,249 @@
+"""``Admission``: how many connections one process takes, from whom, and who makes room for others.
+
+    accept ──► of a source ──► handshake ──────────► relayed ──► gone
+               over its bound:  over the bound:
+               reset at once    the oldest is closed
+
+A *handshake* is a connection that has not yet said what it wants, or, at ssserver, not proven that it
+may. It costs its sender nothing, so nobody else waits for it: when there are too many, or no room for
+another connection, the one that has waited longest is closed. Only its first ``GRACE`` seconds are its
+own, since the bytes of an honest client are under way at that time.
+
+The surprise: nothing here looks at what a connection sent. Whoever is refused or closed learns how
+busy this process is, and nothing about the protocol it speaks.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Hashable
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple, Protocol
+
+from common.errors import Overloaded
+from common.net.loop import EventLoop
+from common.net.timers import Timer
+
+GRACE = 1.0  # seconds that a new connection has to say something before it may have to make room
+QUIET_SECONDS = 30.0  # at most one warning about the same thing in this time
+UNBOUNDED = sys.maxsize
+
+logger = logging.getLogger("shadowrelay.relay")
+
+
+class Bounds(NamedTuple):
+    """How much there may be at one time in one process; the prefixes say what counts as one source."""
+
+    handshakes: int = UNBOUNDED
+    connecting: int = UNBOUNDED
+    per_source: int = UNBOUNDED
+    per_user: int = UNBOUNDED
+    ipv4_prefix: int = 32
+    ipv6_prefix: int = 64
+
+
+class Pausable(Protocol):
+    """A listener."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Connection(Protocol):
+    """``last_active`` is when it was accepted, as long as it is a handshake."""
+
+    last_active: float
+    source: Hashable
+
+    def give_way(self) -> None:
+        """End: somebody else needs the room."""
+
+
+class Tally:
+    """How many each one has, whoever that is, up to ``limit``."""
+
+    __slots__ = ("_counts", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._counts: dict[Hashable, int] = {}
+
+    def __len__(self) -> int:
+        """How many have any."""
+        return len(self._counts)
+
+    def take(self, who: Hashable) -> bool:
+        """Count one more; False when ``who`` has as many as it may have."""
+        count = self._counts.get(who, 0)
+        if count >= self.limit:
+            return False
+        self._counts[who] = count + 1
+        return True
+
+    def give(self, who: Hashable) -> None:
+        """Undo one ``take`` that was granted."""
+        count = self._counts[who]
+        if count > 1:
+            self._counts[who] = count - 1
+        else:
+            del self._counts[who]
+
+
+class Admission:
+    """The connections of one process; its listeners pause at ``limit`` and wake each other.
+
+    ``handshakes`` holds those whose request is not known, in the order they came. Who knows it takes
+    the connection out; everything else comes and goes with ``enter`` and ``leave``.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        limit: int,
+        bounds: Bounds = Bounds(),  # noqa: B008 (immutable)
+        counters: Counter[str] | None = None,
+    ) -> None:
+        self.loop, self.limit, self.bounds, self.count = loop, limit, bounds, 0
+        self.counters: Counter[str] = Counter() if counters is None else counters
+        self.handshakes: dict[Connection, None] = {}
+        self.connecting: set[Connection] = set()
+        self.sources, self.users = Tally(bounds.per_source), Tally(bounds.per_user)
+        self._paused: list[Pausable] = []
+        self._retry: Timer | None = None
+        self._quiet_until: dict[str, float] = {}
+        self._when_empty: Callable[[], None] | None = None
+
+    # -- coming and going ------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """There is no room, and nobody who would have to make some."""
+        return self.count >= self.limit and self._yielding() is None
+
+    def _yielding(self) -> Connection | None:
+        """Return the oldest handshake, if it is old enough to be closed for another connection."""
+        oldest = next(iter(self.handshakes), None)
+        return oldest if oldest is not None and oldest.last_active + GRACE <= self.loop.now else None
+
+    def source_of(self, host: str) -> Hashable:
+        """Return what stands for the network of a client at this IP address; None for this machine.
+
+        A front-end here, such as a TLS proxy, brings everybody's connections: they are not counted.
+        """
+        if ":" in host:
+            if "." not in host:
+                if host == "::1":
+                    return None
+                shift = 128 - self.bounds.ipv6_prefix
+                return 6, int(IPv6Address(host.partition("%")[0])) >> shift
+            host = host.rpartition(":")[2]  # ::ffff:192.0.2.1, an IPv4 client of a socket for both
+        if host.startswith("127."):
+            return None
+        if self.bounds.ipv4_prefix == 32:
+            return host
+        return 4, int(IPv4Address(host)) >> (32 - self.bounds.ipv4_prefix)
+
+    def takes_from(self, source: Hashable, host: str) -> bool:
+        """Count one more connection from ``source``; False when it has too many, which is told."""
+        if self.sources.take(source):
+            return True
+        self.refuse(
+            "source_limit",
+            "the network of %s has %d connections, its limit: more are reset",
+            host,
+            self.sources.limit,
+        )
+        return False
+
+    def enter(self, connection: Connection) -> None:
+        """A connection was accepted; its source, if it has one, is counted already."""
+        self.count += 1
+        handshakes = self.handshakes
+        handshakes[connection] = None
+        while len(handshakes) > self.bounds.handshakes or self.count > self.limit:
+            oldest = self._yielding()
+            if oldest is None:
+                break
+            self._evict(oldest)
+
+    def leave(self, connection: Connection) -> None:
+        """A connection has gone: there is room for one again."""
+        self.count -= 1
+        self.handshakes.pop(connection, None)
+        if connection.source is not None:
+            self.sources.give(connection.source)
+        if self._paused:
+            self.wake()
+        if self.count == 0 and self._when_empty is not None:
+            self._when_empty()
+
+    def _evict(self, handshake: Connection) -> None:
+        self.refuse(
+            "handshakes_closed",
+            "%d connections have not said what they want, of %d: the oldest are closed",
+            len(self.handshakes),
+            self.count,
+        )
+        del self.handshakes[handshake]
+        handshake.give_way()
+
+    def check_connecting(self) -> None:
+        """Raise Overloaded when no more connections to targets may be under way."""
+        if len(self.connecting) >= self.bounds.connecting:
+            limit = self.bounds.connecting
+            self.refuse("connecting_limit", "%d connections to targets are under way, the limit", limit)
+            raise Overloaded(f"{limit} connections are being made already")
+
+    # -- a full house ----------------------------------------------------------------------------
+
+    def pause(self, relay: Pausable, cause: str) -> None:
+        """Take no more connections on ``relay`` until one has left, or has to make room."""
+        relay.pause()
+        self._paused.append(relay)
+        if self.full and self.handshakes and self._retry is None:
+            oldest = next(iter(self.handshakes))
+            self._retry = self.loop.call_at(oldest.last_active + GRACE, self._resume)
+        self.warn(cause, f"{cause}: new connections wait (%d open, limit %d)", self.count, self.limit)
+
+    def wake(self) -> None:
+        """Let the listeners that pause go on, if there is room."""
+        if self._paused and not self.full:
+            self._resume()
+
+    def _resume(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        paused, self._paused = self._paused, []
+        for relay in paused:
+            relay.resume()
+
+    def call_when_empty(self, callback: Callable[[], None]) -> None:
+        """Call back once no connection is open, which may be now."""
+        self._when_empty = callback
+        if self.count == 0:
+            callback()
+
+    def statistics(self) -> dict[str, int]:
+        """What there is now."""
+        return {
+            "connections": self.count,
+            "handshakes": len(self.handshakes),
+            "connecting": len(self.connecting),
+            "sources": len(self.sources),
+        }
+
+    # -- telling ---------------------------------------------------------------------------------
+
+    def refuse(self, label: str, sentence: str, *values: object) -> None:
+        """Count a refusal under ``label``, and say so now and then."""
+        self.counters[label] += 1
+        self.warn(label, f"{sentence} (%d so far)", *values, self.counters[label])
+
+    def warn(self, kind: str, sentence: str, *values: object) -> None:
+        """Log a warning, but of each kind only one in ``QUIET_SECONDS``."""
+        if self.loop.now >= self._quiet_until.get(kind, 0.0):
+            self._quiet_until[kind] = self.loop.now + QUIET_SECONDS
+            logger.warning(sentence, *values)

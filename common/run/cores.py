@@ -1,0 +1,24 @@
+"""No core dump of this process: a crash would write its keys, and what it relays, to a disk.
+
+The limit is set before the first password is read, holds for every process made from this one, and
+cannot be raised again but by root. systemd-coredump keeps nothing of a process with this limit.
+
+The surprise: Linux does not apply the limit where ``core_pattern`` is a pipe; what is behind the pipe
+gets the dump and the limit, and is trusted to look. ``PR_SET_DUMPABLE`` would be surer, but it takes
+``/proc/PID`` from the user who runs the program: no counting of descriptors, no profiler, and nothing
+to see for whoever wants to know why it hangs (docs/adr/0013-core-dumps.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+
+def forbid_core_dumps() -> None:
+    """Set RLIMIT_CORE to 0 for this process and its children. Windows has no such limit."""
+    try:
+        import resource
+    except ImportError:
+        return
+    with contextlib.suppress(OSError, ValueError):  # lowering is always allowed, except by a sandbox
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
