@@ -13,7 +13,6 @@ import functools
 import logging
 import mmap
 import os
-import tempfile
 import time
 from socket import SHUT_RD
 
@@ -96,6 +95,8 @@ def _file_to_lock() -> int:
     """Return a descriptor of a file without a name. Its locks end with the process that holds them."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("shadowrelay-salts")
+    import tempfile  # a megabyte that few systems need
+
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 

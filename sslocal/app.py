@@ -77,7 +77,7 @@ class LocalApp(RelayApp):
     def start(self) -> None:
         """See ``RelayApp``."""
         super().start()
-        self._address_watch = AddressWatch(self.loop, self._end_stranded)
+        self._address_watch = AddressWatch(self.loop, self._leave_stranded)
 
     def stop(self) -> None:
         """See ``RelayApp``."""
@@ -85,18 +85,18 @@ class LocalApp(RelayApp):
             self._address_watch.close()
         super().stop()
 
-    def _end_stranded(self) -> None:
-        """End what left by an address that this host has lost: nothing will ever arrive there."""
+    def _leave_stranded(self) -> None:
+        """End what left by an address that this host has lost, or dial it anew: nothing will arrive there."""
         for relay in self._relays:
             for handler in list(relay.handlers):
-                remote = handler.remote
-                if remote is None or not is_stranded(remote.sock):
-                    continue
-                self.counters["stranded"] += 1
                 try:
-                    handler.on_unreadable(
-                        remote, OSError(errno.ENETRESET, "this host has another address now")
-                    )
+                    if handler.dialing is not None:
+                        handler.dialing.begin_again()
+                    elif handler.remote is not None and is_stranded(handler.remote.sock):
+                        self.counters["stranded"] += 1
+                        handler.on_unreadable(
+                            handler.remote, OSError(errno.ENETRESET, "our address has changed")
+                        )
                 except Exception as exc:
                     handler.on_fault(exc)
 

@@ -1,4 +1,4 @@
-"""``python -m tests.crashing PLACE sslocal|ssserver …``: a program with a bug, in a place that holds a secret.
+"""``python -m tests.crashing PLACE sslocal|ssserver …``: a program with a bug where it holds a secret.
 
 What is replaced gets a password or a key as an argument and raises with it in its frame, as a bug would.
 """

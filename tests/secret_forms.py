@@ -6,6 +6,7 @@ Long forms are looked for by their ends as well, since a message may cut what it
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote
@@ -24,10 +25,8 @@ def forms(secret: str, key_size: int = 32) -> dict[str, bytes]:
     while len(master) < key_size:
         master += hashlib.md5(master[-16:] + text).digest()
     keys = {"SIP004 key": master[:key_size]}
-    try:
+    with contextlib.suppress(ValueError):
         keys["SIP022 key"] = base64.b64decode(secret, validate=True)
-    except ValueError:
-        pass
     for name, key in keys.items():
         found |= {f"{name} raw": key, f"{name} repr": repr(key)[2:-1].encode(), **dict(_encoded(name, key))}
     return {name: form for name, form in found.items() if len(form) >= PIECE}

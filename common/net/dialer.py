@@ -22,7 +22,8 @@ from collections.abc import Callable, Sequence
 
 from common.errors import ConnectFailed, ConnectTimeout, Overloaded, UpstreamError
 from common.net.loop import WRITE, EventLoop
-from common.net.sockets import CAPACITY_ERRNOS, begin_connection, describe
+from common.net.roaming import is_stranded
+from common.net.sockets import CAPACITY_ERRNOS, begin_connection, describe, socket_address
 from common.net.timers import Timer
 from common.proto.address import Address, IPAddress
 
@@ -92,6 +93,16 @@ class Dial:
         self._callback = None
         self._close()
 
+    def begin_again(self) -> None:
+        """Dial anew what left by an address that this host has lost: no answer can arrive there."""
+        stranded = [attempt for attempt in self._attempts if attempt.is_stranded()]
+        for attempt in stranded:
+            self._attempts.remove(attempt)
+            attempt.close()
+        if stranded:
+            self._waiting.extendleft((attempt.ip, attempt.address.port) for attempt in reversed(stranded))
+            self._advance()
+
     def on_answer(self, attempt: Attempt) -> None:
         """The kernel has finished one attempt, well or badly."""
         self._attempts.remove(attempt)
@@ -130,7 +141,7 @@ class Dial:
             except Exception as exc:
                 _report_fault(Address(str(ip), port), exc)
             return True
-        attempt = Attempt(self, sock, Address(str(ip), port))
+        attempt = Attempt(self, sock, ip, Address(str(ip), port))
         try:
             self.loop.watch(sock, WRITE, 0, attempt)
         except OSError as exc:
@@ -175,11 +186,11 @@ class Dial:
 class Attempt:
     """One connecting socket, watched for the moment when it becomes writable."""
 
-    __slots__ = ("address", "dial", "sock")
+    __slots__ = ("address", "dial", "ip", "sock")
 
-    def __init__(self, dial: Dial, sock: socket.socket, address: Address) -> None:
+    def __init__(self, dial: Dial, sock: socket.socket, ip: IPAddress, address: Address) -> None:
         self.dial: Dial | None = dial
-        self.sock, self.address = sock, address
+        self.sock, self.ip, self.address = sock, ip, address
 
     def on_event(self, mask: int) -> None:
         if self.dial is not None:  # None: an event of a batch in which this attempt was closed
@@ -187,6 +198,10 @@ class Attempt:
 
     def on_fault(self, exc: Exception) -> None:
         _report_fault(self.address, exc)
+
+    def is_stranded(self) -> bool:
+        """Whether this host has moved away from the address that it dials from."""
+        return is_stranded(self.sock, socket_address(self.ip, self.address.port))
 
     def release(self) -> socket.socket:
         """Stop watching and hand over the socket."""

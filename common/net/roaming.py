@@ -16,6 +16,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from common.net.loop import READ, EventLoop
 from common.net.timers import Timer
@@ -72,13 +73,14 @@ class AddressWatch:
         self._on_change()
 
 
-def is_stranded(sock: socket.socket) -> bool:
-    """Whether a connected socket's address is no longer this host's, though it has a way to the peer.
+def is_stranded(sock: socket.socket, peer: Any = None) -> bool:
+    """Whether a socket's address is no longer this host's, though it has a way to the peer.
 
+    One that is not connected yet does not tell its ``peer``, so that is passed in, as a socket address.
     Nothing is sent: binding and connecting a UDP socket only asks the kernel's tables.
     """
     try:
-        here, peer = sock.getsockname(), sock.getpeername()
+        here, peer = sock.getsockname(), peer or sock.getpeername()
     except OSError:
         return False  # it is ending by itself
     with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:

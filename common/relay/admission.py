@@ -19,7 +19,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Hashable
-from ipaddress import IPv4Address, IPv6Address
+from socket import AF_INET6, inet_aton, inet_pton
 from typing import NamedTuple, Protocol
 
 from common.errors import Overloaded
@@ -108,6 +108,7 @@ class Admission:
         self.loop, self.limit, self.bounds, self.count = loop, limit, bounds, 0
         self.counters: Counter[str] = Counter() if counters is None else counters
         self.handshakes: dict[Connection, None] = {}
+        self._most = bounds.handshakes
         self.connecting: set[Connection] = set()
         self.sources, self.users = Tally(bounds.per_source), Tally(bounds.per_user)
         self._paused: list[Pausable] = []
@@ -136,14 +137,14 @@ class Admission:
             if "." not in host:
                 if host == "::1":
                     return None
-                shift = 128 - self.bounds.ipv6_prefix
-                return 6, int(IPv6Address(host.partition("%")[0])) >> shift
+                packed = inet_pton(AF_INET6, host.partition("%")[0])
+                return ~(int.from_bytes(packed, "big") >> (128 - self.bounds.ipv6_prefix))
             host = host.rpartition(":")[2]  # ::ffff:192.0.2.1, an IPv4 client of a socket for both
         if host.startswith("127."):
             return None
         if self.bounds.ipv4_prefix == 32:
             return host
-        return 4, int(IPv4Address(host)) >> (32 - self.bounds.ipv4_prefix)
+        return int.from_bytes(inet_aton(host), "big") >> (32 - self.bounds.ipv4_prefix)
 
     def takes_from(self, source: Hashable, host: str) -> bool:
         """Count one more connection from ``source``; False when it has too many, which is told."""
@@ -162,11 +163,8 @@ class Admission:
         self.count += 1
         handshakes = self.handshakes
         handshakes[connection] = None
-        while len(handshakes) > self.bounds.handshakes or self.count > self.limit:
-            oldest = self._yielding()
-            if oldest is None:
-                break
-            self._evict(oldest)
+        if len(handshakes) > self._most or self.count > self.limit:
+            self._make_room()
 
     def leave(self, connection: Connection) -> None:
         """A connection has gone: there is room for one again."""
@@ -179,15 +177,19 @@ class Admission:
         if self.count == 0 and self._when_empty is not None:
             self._when_empty()
 
-    def _evict(self, handshake: Connection) -> None:
-        self.refuse(
-            "handshakes_closed",
-            "%d connections have not said what they want, of %d: the oldest are closed",
-            len(self.handshakes),
-            self.count,
-        )
-        del self.handshakes[handshake]
-        handshake.give_way()
+    def _make_room(self) -> None:
+        while len(self.handshakes) > self._most or self.count > self.limit:
+            oldest = self._yielding()
+            if oldest is None:
+                break
+            self.refuse(
+                "handshakes_closed",
+                "%d connections have not said what they want, of %d: the oldest are closed",
+                len(self.handshakes),
+                self.count,
+            )
+            del self.handshakes[oldest]
+            oldest.give_way()
 
     def check_connecting(self) -> None:
         """Raise Overloaded when no more connections to targets may be under way."""

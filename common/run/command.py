@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from common.config import Config, Secret, load_config
 from common.config.rules import CheckRules
@@ -29,8 +29,10 @@ from common.run.genkey import genkey
 from common.run.options import Options, UsageError, parse_options
 from common.run.pidfile import PidFile, stop_process
 from common.run.process import run
-from common.run.several import Share, alone, run_several
 from common.run.succession import MakeApp
+
+if TYPE_CHECKING:
+    from common.run.several import Share
 
 CONFIG_NAMES = ("config.yaml", "config.json")
 PASSWORD_VARIABLE = "SS_SERVER_PASSWORD"  # shadowsocks-rust's name for it
@@ -41,7 +43,7 @@ def main(
     make_app: MakeApp,
     argv: Sequence[str] | None = None,
     *,
-    share: Share = alone,
+    share: Share | None = None,
     check_rules: CheckRules | None = None,
 ) -> int:
     """Run a command and return its exit code. ``argv`` None means the arguments of this process.
@@ -78,7 +80,7 @@ class _Program(NamedTuple):
 
     role: Role
     make_app: MakeApp
-    share: Share
+    share: Share | None
     check_rules: CheckRules | None
 
 
@@ -161,9 +163,8 @@ def _serve(
     ready: daemon.Ready = lambda sentence: None,
 ) -> int:
     """Run the app in this process, or in several, holding the pid file if there is one."""
-    several = functools.partial(run_several, share=program.share) if config.workers > 1 else run
     serve = functools.partial(
-        several,
+        _several(program) if config.workers > 1 else run,
         program.make_app,
         config,
         environ=os.environ,
@@ -179,6 +180,12 @@ def _serve(
         return serve()
     finally:
         pid_file.remove()
+
+
+def _several(program: _Program) -> Callable[..., int]:
+    from common.run.several import alone, run_several  # what one process does not need
+
+    return functools.partial(run_several, share=program.share or alone)
 
 
 def _reader(program: _Program, config: Config, options: Options) -> Callable[[], Config] | None:

@@ -28,7 +28,7 @@ MAX_RETIRED = 8  # apps that have connections of earlier configurations; the old
 # What only a start can change: it was done before root was given up, or once for the whole process.
 LASTING = ("workers", "user")
 # What is now, not what was counted.
-GAUGES = frozenset(("connections", "handshakes", "connecting", "watched", "timers"))
+GAUGES = frozenset(("connections", "handshakes", "connecting", "sources", "watched", "timers"))
 
 logger = logging.getLogger("shadowrelay.process")
 

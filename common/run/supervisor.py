@@ -173,7 +173,9 @@ class Supervisor:
         worker.channel.finish()
         generation.workers.remove(worker)
         self._past.update(counted(worker.statistics))
-        self._asked.discard(worker)
+        if worker in self._asked:
+            self._asked.discard(worker)
+            self._show_when_complete()
         if not (generation.started or generation.retired or self._ending):
             self._on_failed_start(generation, worker, code)
         elif not (generation.retired or self._ending):
@@ -251,9 +253,9 @@ class Supervisor:
     def reload(self) -> None:
         """Start a generation by the configuration as it is now, if it can be used."""
         self._tell([worker for worker in self.workers if worker.ready], signal.SIGHUP)  # their log files
-        newest = self.generations[-1]
         if self._ending or self._load is None:
             return
+        newest = [generation for generation in self.generations if not generation.retired][-1]
         if not newest.started:
             logger.warning("not reloaded: the last reload is not over yet")
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import socket
+import sys
 
 import pytest
 
@@ -11,6 +12,7 @@ from common.app import DESCRIPTORS_PER_CONNECTION, RESERVED_DESCRIPTORS, RelayAp
 from common.net.loop import READ, EventLoop
 from common.net.sockets import bind_datagrams, listen, listen_unix
 from common.proto.address import Address
+from common.relay.admission import Bounds
 from common.relay.listener import Limits
 from common.relay.stages import STAGE_ADDR
 from common.relay.tcprelay import TCPRelayHandler
@@ -92,6 +94,28 @@ def test_connections_are_limited_by_descriptors(make_app):
 
 def test_or_by_the_configuration(make_app):
     assert make_app(max_connections=7)._admission.limit == 7
+
+
+def test_bounds_are_the_configurations(make_app):
+    app = make_app(
+        handshakes=3,
+        connecting=4,
+        connections_per_source=5,
+        connections_per_user=6,
+        source_ipv4_prefix=24,
+        source_ipv6_prefix=56,
+        udp_max_associations=7,
+        udp_associations_per_source=2,
+    )
+    assert app._admission.bounds == Bounds(3, 4, 5, 6, 24, 56)
+    assert (app.associations.limit, app.associations.per_source) == (7, 2)
+
+
+def test_bounds_that_are_off(make_app):
+    off = ("handshakes", "connecting", "connections_per_source", "connections_per_user")
+    app = make_app(**dict.fromkeys(off), udp_associations_per_source=None)
+    assert app._admission.bounds == Bounds()
+    assert app.associations.per_source == sys.maxsize
 
 
 def test_a_tiny_descriptor_limit_still_serves_one(make_app, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import signal
 import socket
@@ -139,6 +140,28 @@ def test_no_worker_outlives_its_supervisor(tmp_path):
     program.process.kill()
     program.process.wait()
     wait_until(lambda: not any(map(is_alive, workers)), what="workers gone")
+
+
+def test_no_process_is_root_any_more_and_workers_come_back_to_their_port(start_program):
+    """As root the real thing, on a port that only root may bind; else the user running the tests."""
+    is_root = os.getuid() == 0
+    name = "nobody" if is_root else pwd.getpwuid(os.getuid()).pw_name
+    port = next(port for port in range(600, 1024) if is_free(port)) if is_root else free_port()
+    server = start_program("server", settings(workers=2, user=name, server_port=port))
+    victim, _ = wait_workers(server, 2)
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: victim not in children(server) and len(children(server)) == 2)
+    wait_until(lambda: server.log().count(f"listening on 127.0.0.1:{port}") == 4)  # one is the supervisor's
+    owners = {Path(f"/proc/{pid}").stat().st_uid for pid in (server.pid, *children(server))}
+    assert owners == {pwd.getpwnam(name).pw_uid}
+    assert listeners(port) == 2
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as sock, contextlib.suppress(OSError):
+        sock.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def test_stopping_ends_all_of_them(start_program):

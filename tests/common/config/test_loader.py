@@ -80,8 +80,8 @@ def test_the_example_untouched_is_refused_with_the_command_to_run(role):
 # Commented out in the example with the value each has by default.
 SHOWN_DEFAULTS = """
     local via segmented_header timeout connect_timeout half_close_timeout idle_timeout keep_alive
-    dns ipv6_first ipv6_only no_delay max_connections allow_unencrypted verbose
-    mode udp_timeout udp_max_associations
+    dns ipv6_first ipv6_only no_delay allow_unencrypted verbose reject
+    mode udp_timeout
 """
 
 

@@ -265,3 +265,16 @@ def test_paths(tmp_path, monkeypatch):
 
 def test_names_print():
     assert values.name(node_from("a\r\nb\x1b\u2028ö", "c", "key")) == "a b ö"
+
+
+def test_workers(monkeypatch):
+    assert [read(values.workers, value) for value in (1, "2", 64)] == [1, 2, 64]
+    monkeypatch.setattr(values.os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    assert [read(values.workers, value) for value in ("auto", "AUTO")] == [6, 6]
+    monkeypatch.setattr(values.os, "sched_getaffinity", lambda pid: set(range(200)), raising=False)
+    assert read(values.workers, "auto") == values.MAX_WORKERS
+    monkeypatch.delattr(values.os, "sched_getaffinity")
+    monkeypatch.setattr(values.os, "cpu_count", lambda: None)
+    assert read(values.workers, "auto") == 1
+    for value in (0, 65, 1.5, SECRET, True):
+        assert read(values.workers, value).startswith(": expected a whole number from 1 to 64, or auto, got")

@@ -390,3 +390,24 @@ def test_a_callback_that_raises_is_logged(loop, caplog, request, at_once):
     assert len(caplog.records) == 1
     assert text(address) in caplog.records[0].message
     got[0].close()
+
+
+# -- a host that moves -------------------------------------------------------------------------------
+
+
+def test_what_left_by_a_lost_address_is_dialled_anew(clocked, outcome, monkeypatch):
+    """Within the same time limit, and each address at its turn."""
+    with silent() as first, silent() as second:
+        dialling = dial(clocked, [first, second], outcome, timeout=5)
+        before = dialling._attempts[0]
+        dialling.begin_again()
+        assert dialling._attempts == [before], "nothing has been lost"
+        monkeypatch.setattr(dialer, "is_stranded", lambda sock, peer: peer[1] == first[1])
+        dialling.begin_again()
+        assert before.sock.fileno() < 0
+        (again,) = dialling._attempts
+        assert again.address == before.address
+        settle(clocked)
+        assert outcome.calls == 0
+        dialling.cancel()
+    assert clocked.statistics() == {"watched": 0, "timers": 0}

@@ -231,6 +231,24 @@ def test_closing_the_listener_leaves_what_stands(world):
     assert len(world.relay.handlers) == 1
 
 
+def test_t8_a_drain_takes_those_who_wait_first(world):
+    """Closing a listener resets its queue, and who is in there was told "connected"."""
+    world.listener.queue.extend(FakeSocket() for _ in range(ACCEPT_BATCH + 3))
+    world.relay.drain()
+    world.relay.drain()
+    assert world.listener.closed
+    assert len(world.relay.handlers) == ACCEPT_BATCH + 3
+
+
+def test_a_drain_at_the_limit_takes_nobody(monkeypatch):
+    world = World(monkeypatch, Idle, limit=1)
+    world.connect()
+    world.listener.queue.append(FakeSocket())
+    world.relay.drain()
+    assert len(world.relay.handlers) == 1
+    assert world.listener.closed
+
+
 def test_closing_ends_everything_at_once(world):
     clients = [world.connect()[0] for _ in range(3)]
     world.relay.close()
