@@ -7,6 +7,7 @@
 #   make bench      ours beside every other implementation that is here, into docs/benchmarks.md (needs cc)
 #   make bench-smoke   every row of it for a moment, to see whether it works
 #   make audit      known vulnerabilities of the libraries; asks the package index, so it is not part of `make test`
+#   make conformance   our pair against the kit; ARGS for others: see docs/conformance.md
 #   make fuzz       strange input for every parser, a minute each; ARGS='dns acl --seconds 600' for some and longer
 #   make clean      back to a fresh checkout
 #
@@ -19,7 +20,7 @@ PYTHONS := $(PYTHON) $(if $(PYTHON),,python3 python3.14 python3.13 python3.12 py
 PYTEST := pytest
 ARGS :=
 
-.PHONY: run test lint coverage bench bench-smoke audit fuzz clean
+.PHONY: run test lint coverage bench bench-smoke audit conformance fuzz clean
 
 run: $(INSTALLED)
 	@$(BIN)/python scripts/demo.py
@@ -55,6 +56,9 @@ audit: $(INSTALLED)
 	@sed -n '/^install_requires/,/^$$/s/^ *\([A-Za-z0-9]*\)>=\([0-9.]*\),.*/\1==\2/p' setup.cfg >.run/lowest.txt
 	$(AUDIT) .run/installed.txt
 	$(AUDIT) .run/lowest.txt
+
+conformance: $(INSTALLED)
+	$(BIN)/python -m tests.conformance --local '$(BIN)/sslocal -c {config}' --server '$(BIN)/ssserver -c {config}' $(ARGS)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz $(ARGS)

@@ -219,16 +219,28 @@ def test_a_tunnel(stack, method):
 # -- leaving -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("leave", ["drain", "stop"])
-def test_sslocal_leaves(pair, stack, leave):
+def test_sslocal_stops(pair, stack):
     """S6: an association ends with its port; the client sees its connection end."""
     client, target = Client(pair, stack), Endpoint(pair, stack)
     client.send(target.address, b"x")
     target.receive()
-    getattr(pair.local, leave)()
+    pair.local.stop()
     pair.drive(lambda: client.control.gone)
     assert len(pair.local.associations) == 0
     assert pair.local.listening == ()
+
+
+def test_sslocal_drains(pair, stack):
+    """S6: an association goes on for as long as the connection it belongs to."""
+    client, target = Client(pair, stack), Endpoint(pair, stack)
+    client.send(target.address, b"x")
+    data, peer = target.receive()
+    pair.local.drain()
+    assert pair.local.listening == ()
+    target.sock.sendto(data, peer)
+    assert client.hear() == (target.address, b"x")
+    client.control.sock.close()
+    pair.drive(lambda: len(pair.local.associations) == 0)
 
 
 @pytest.mark.parametrize("leave", ["drain", "stop"])

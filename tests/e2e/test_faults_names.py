@@ -15,6 +15,8 @@ from tests.origin import echo, serve
 from tests.processes import free_port, new_password, running_program
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 METHOD = "2022-blake3-aes-128-gcm"
 NAME = "server.test"
 TTL = 1  # seconds: as short as an answer is kept
@@ -58,13 +60,16 @@ def exchange(local, address):
 
 def test_the_servers_name_changes_its_address(tmp_path, dns, settings, local):
     """The old address is refused until the record's time is over; then sslocal goes to the new one."""
-    with serve(echo) as origin, server_at("127.0.0.2", tmp_path, settings):
-        with server_at("127.0.0.1", tmp_path, settings) as old:
-            exchange(local, origin.address)
-            dns.add(NAME, "127.0.0.2", ttl=TTL)
-            assert old.stop() == 0
-            back = seconds_until(lambda: exchange(local, origin.address))
-    measured(f"back after, {TTL} s of them the record's", back)
+    with (
+        serve(echo) as origin,
+        server_at("127.0.0.2", tmp_path, settings),
+        server_at("127.0.0.1", tmp_path, settings) as old,
+    ):
+        exchange(local, origin.address)
+        dns.add(NAME, "127.0.0.2", ttl=TTL)
+        assert old.stop() == 0
+        back = seconds_until(lambda: exchange(local, origin.address))
+        measured(f"back after, {TTL} s of them the record's", back)
 
 
 def test_the_servers_old_address_is_a_black_hole(tmp_path, dns, settings, local):
@@ -131,7 +136,7 @@ def test_the_resolver_is_dead_and_comes_back(tmp_path, settings, how):
 
 def refused_with_reason(local, site):
     answer = get(local.port, site.url + "/")
-    assert answer.status in (502, 504)
+    assert answer.status == 502
     assert NAME in answer.body.decode()
 
 

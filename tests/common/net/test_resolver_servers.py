@@ -272,7 +272,7 @@ def test_what_is_under_way_is_answered_by_the_old_servers(clocked, clock, networ
         assert resolve(resolver, "b.test").addresses == ["192.0.2.2"]
         assert waiting.wait().addresses == ["192.0.2.1"]
     *old, new = network.channels
-    assert all(channel.closed for channel in old)
+    drive(clocked, lambda: all(channel.closed for channel in old))
     assert not new.closed
 
 
