@@ -110,7 +110,7 @@ def test_with_a_drop_in_it_is_no_more_than_stated(tmp_path, drop_in):
 def test_both_units_are_the_same_but_for_what_differs():
     server, local = (read_unit(FOLDER / name) for name in UNITS.values())
     different = {name for name in {*server, *local} if server.get(name) != local.get(name)}
-    assert different == {"Description", "ExecStart", "RuntimeDirectory"}
+    assert different == {"Description", "ExecStart", "RuntimeDirectory", "RestrictAddressFamilies"}
 
 
 def test_nobody_else_may_dump_write_or_gain():
