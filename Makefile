@@ -9,6 +9,7 @@
 #   make audit      known vulnerabilities of the libraries; asks the package index, so it is not part of `make test`
 #   make conformance   our pair against the kit; ARGS for others: see docs/conformance.md
 #   make fuzz       strange input for every parser, a minute each; ARGS='dns acl --seconds 600' for some and longer
+#   make soak       177,511 requests with faults, then a million connections; ARGS='--minutes 5' for less (needs cc)
 #   make clean      back to a fresh checkout
 #
 # PYTHON=python3.13 chooses the interpreter; without it, the first one from 3.11 on is taken.
@@ -20,7 +21,7 @@ PYTHONS := $(PYTHON) $(if $(PYTHON),,python3 python3.14 python3.13 python3.12 py
 PYTEST := pytest
 ARGS :=
 
-.PHONY: run test lint coverage bench bench-smoke audit conformance fuzz clean
+.PHONY: run test lint coverage bench bench-smoke audit conformance fuzz soak clean
 
 run: $(INSTALLED)
 	@$(BIN)/python scripts/demo.py
@@ -62,6 +63,9 @@ conformance: $(INSTALLED)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.soak $(ARGS)
 
 clean:
 	rm -rf $(VENV) .run build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -77,6 +77,7 @@ class Forward:
         if not plain:
             return b""
         was_due = self._answer_is_due
+        self.exchange.is_last = self.handler.relay.draining
         out = self.exchange.from_origin(memoryview(plain))
         if was_due and not self._answer_is_due:
             self.handler.watch_quiet()  # another limit applies now, and it may be shorter

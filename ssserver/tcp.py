@@ -203,9 +203,8 @@ class ServerHandler(TCPRelayHandler):
 
     @contained
     def on_drain(self) -> None:
-        """Neither the silent nor the rejected keep the program from leaving."""
-        rejected = self.stage == STAGE_DRAIN and self in self.relay.admission.handshakes
-        if self.stage == STAGE_INIT or rejected:
+        """No stranger keeps the program from leaving, whatever it has sent so far."""
+        if self in self.relay.admission.handshakes:
             self.close_quietly()
 
     @contained

@@ -52,6 +52,7 @@ class HttpExchange:
         "_via",
         "address",
         "finished",
+        "is_last",
         "request_done",
         "response_started",
         "switched",
@@ -67,6 +68,7 @@ class HttpExchange:
         received: bytes,
     ) -> None:
         self.address = target.address
+        self.is_last = False  # the client's connection will not be kept, which the response has to say
         self.request_done = False  # the whole request was received
         self.response_started = False  # a final response's head, or a 101, was passed on
         self.finished = False  # the whole response was passed on
@@ -210,8 +212,8 @@ class HttpExchange:
 
     def _pass_final(self, event: h11.Response, out: list[bytes]) -> None:
         fields = response_fields(event, self._via)
-        if not self.request_done:
-            fields.append((b"Connection", b"close"))  # the rest of the request may never be read
+        if self.is_last or not self.request_done:  # the rest of the request may never be read
+            fields.append((b"Connection", b"close"))
         response = h11.Response(status_code=event.status_code, reason=event.reason, headers=fields)
         out += _sent(self._client, response)
 

@@ -27,6 +27,7 @@ from tests.processes import free_ports, new_password
 
 METHODS = ("aes-256-gcm", "chacha20-ietf-poly1305", "2022-blake3-aes-128-gcm", "2022-blake3-aes-256-gcm")
 TIMEOUT = 2  # seconds; the deadline is up to a fifth later
+EARLIEST = 0.8 * TIMEOUT  # the loop's clock stands still while it accepts a crowd
 PIECES = 5
 EACH = 10  # probes of each kind, delivery and method
 SIGNIFICANT = 1e-6  # about 25 comparisons a run: one false alarm in 40,000 runs
@@ -160,7 +161,7 @@ def test_s9_silence_until_one_deadline(targets):
     """The default: no length, method, recording or delivery makes a difference before or at the end."""
     sights = observe(probes(targets(), ends=False))
     assert_alike(sights, "FIN, then RST")
-    assert min(sight.seconds for sight in sights) >= TIMEOUT
+    assert min(sight.seconds for sight in sights) > EARLIEST
 
 
 @pytest.mark.parametrize("reject", ["drain", "close", "reset"])
@@ -182,7 +183,7 @@ def test_s9_rejected_at_the_first_bytes(targets, reject, kind):
     assert sorted(sight.seconds for sight in sights)[len(sights) // 2] < TIMEOUT
     silent = observe(probes(found, kinds=("silence",), ends=False))
     assert_alike(silent, "RST" if reject == "reset" else "FIN, then RST")
-    assert min(sight.seconds for sight in silent) >= TIMEOUT
+    assert min(sight.seconds for sight in silent) > EARLIEST
 
 
 def test_the_comparison_would_notice():

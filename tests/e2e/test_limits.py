@@ -9,7 +9,7 @@ import time
 
 from common.crypto import Cipher
 from common.proto.address import Address
-from tests.e2e.clients import dial, ends, receive_exactly
+from tests.e2e.clients import dial, ends, open_tunnel, receive_exactly, socks5_reply, socks5_request
 from tests.netns import SERVER, open_socket, topology_or_skip
 from tests.origin import echo, serve
 from tests.processes import COMMANDS, Program, free_port, write_config
@@ -67,6 +67,27 @@ def test_the_oldest_stranger_makes_room_and_holders_of_the_key_do_not(start_prog
         assert origin.live == 2
     assert "have not said what they want" in program.log()
     assert program.log().count("have not said what they want") == 1, "rarely told"
+
+
+def test_at_the_local_end_whoever_asked_for_something_stays(start_pair):
+    """A browser's spare connections make room; tunnels, and a SOCKS client's UDP, do not."""
+    pair = start_pair(local_config={"limits": {"handshakes": 3}})
+    with serve(echo) as origin, contextlib.ExitStack() as stack:
+        tunnel = stack.enter_context(open_tunnel("socks5", pair.local_port, origin.address))
+        waiting = stack.enter_context(dial(pair.local_port))
+        waiting.sendall(b"\x05\x01\x00" + socks5_request("127.0.0.1", 1, command=3))
+        receive_exactly(waiting, 2)
+        assert socks5_reply(waiting)[1] == 0
+        spare = [stack.enter_context(dial(pair.local_port)) for _ in range(4)]
+
+        def one_more_ends_the_first():
+            stack.enter_context(dial(pair.local_port))
+            return ends(spare[0], 0.05)
+
+        wait_until(one_more_ends_the_first, timeout=20)
+        tunnel.sendall(b"ping")
+        assert receive_exactly(tunnel, 4) == b"ping"
+        assert not ends(waiting, 0.05)
 
 
 def test_the_silent_keep_nobody_out_of_a_full_house(start_program):

@@ -866,14 +866,14 @@ def test_draining_a_client_that_is_being_let_go_anyway(world, caplog):
 
 
 def test_draining_lets_a_running_exchange_end_and_takes_no_next_one(world):
-    """T8"""
+    """T8; the client is told, so that it does not send the next one into the end."""
     client, handler, server = world.fetch(get(b"/1"))
     client.arrive(get(b"/2"))
     world.relay.close_listener()
     handler.on_drain()
     server.arrive(answer(b"one"))
     world.settle()
-    assert (client.take(), client.shut) == (answer(b"one"), True)
+    assert (client.take(), client.shut) == (answer(b"one", b"Connection: close\r\n"), True)
     assert handler.stage == STAGE_DRAIN
     client.end()
     world.settle()

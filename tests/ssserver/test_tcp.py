@@ -20,7 +20,6 @@ from common.relay.admission import Admission
 from common.relay.flow import SPARING_READ, Allowance
 from common.relay.listener import TCPRelay
 from common.relay.stages import (
-    STAGE_ADDR,
     STAGE_CONNECTING,
     STAGE_DESTROYED,
     STAGE_DNS,
@@ -519,7 +518,7 @@ def test_draining_the_program_waits_for_streams_and_not_for_the_silent(world):
     assert [handler.stage for handler in handlers] == [
         STAGE_DESTROYED,
         STAGE_STREAM,
-        STAGE_ADDR,
+        STAGE_DESTROYED,
         STAGE_DESTROYED,
         STAGE_DRAIN,
     ]

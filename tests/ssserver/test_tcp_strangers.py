@@ -193,6 +193,19 @@ def test_holders_of_the_key_make_no_room(monkeypatch):
     assert not sock.closed
 
 
+@pytest.mark.parametrize("reject", ["drain", *AT_ONCE])
+def test_when_the_program_leaves_strangers_end_alike(monkeypatch, reject):
+    """A probe that waits while ssserver is stopped or reloaded learns no sizes."""
+    world = ServerWorld(monkeypatch, reject=reject)
+    asked = [world.ask(noise(size)) for size in ([0, 10, 49, 50, 300] if reject == "drain" else [0] * 3)]
+    served, _handler = world.ask(world.client(TARGET).first(b"hello"))
+    world.reach()
+    for handler in list(world.relay.handlers):
+        handler.on_drain()
+    assert {seen(sock) for sock, _ in asked} == {(b"", False, reject == "reset", reject != "reset")}
+    assert not served.closed
+
+
 # -- users -------------------------------------------------------------------------------------------
 
 

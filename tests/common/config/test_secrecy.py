@@ -41,7 +41,9 @@ TEMPLATES = [
     "{{name: b, password: {s}, {s}: {s}}}]\n",
     "server: h:1\nmethod: {method}\npassword: {s}:{s}\nusers: {{a: {s}, b: {s}, c: [{s}], d: {{{s}: 1}}}}\n",
     "servers: [{{server: h:1, method: {method}, users: {s}, mode: {s}, password: {s}}}]\nmode: {s}\n"
-    "udp_timeout: {s}\nudp_max_associations: {s}\nacl: [{s}]\n",
+    "udp_timeout: {s}\nudp_max_associations: {s}\nacl: [{s}]\n"
+    "reject: {s}\nlimits: {{connections: {s}, source_ipv4_prefix: '{s}', {s}: {s}}}\n",
+    "limits: {s}\nreject: [{s}]\n",
     "server: h:1\nmethod: {method}\npassword: {s}\nlocals: [{{local: '{s}:{s}', protocol: {s}}}, {s}, "
     "{{local: 'unix:', auth: {s}, mode: {s}}}, {{local_port: {s}, target: '{s} {s}', acl: {{{s}: 1}}}}, "
     "{{protocol: tunnel, local_port: 5, forward_address: '{s}:x', auth: {{u: {s}}}}}, "

@@ -233,6 +233,17 @@ def test_an_answer_before_the_end_of_the_request_closes():
     assert not exchange.keep_client
 
 
+@pytest.mark.parametrize("said", [b"", b"Connection: close\r\n", b"Connection: keep-alive\r\n"])
+def test_the_last_response_says_so(said):
+    """RFC 9112 section 9.6"""
+    exchange = forward(b"GET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n")
+    exchange.is_last = True
+    got = download(exchange, [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + said + b"\r\nok"])
+    assert read_response(got).values(b"connection") == [b"close"]
+    assert exchange.finished
+    assert not exchange.keep_client
+
+
 def test_answer_and_request_at_the_same_time():
     exchange = forward(b"POST http://h/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
     sent = exchange.begin()
