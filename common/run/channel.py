@@ -2,7 +2,7 @@
 
     message = one JSON object on a line, over a pair of Unix sockets
 
-    worker ──►  {"ready": …}  {"failed": …, "code": …}  {"statistics": {…}}
+    worker ──►  {"ready": …}  {"failed": …, "code": …}  {"drained": …}  {"statistics": {…}}
     worker ◄──  {"ask": "statistics"}
 
 Its end is a message, too: the kernel closes the socket of a process that is gone, in whatever way it

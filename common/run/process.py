@@ -49,13 +49,14 @@ def run(
     ready: Callable[[str], None] = lambda sentence: None,
     load: Callable[[], Config] | None = None,
     worker: str = "",
+    drained: Callable[[], None] = lambda: None,
 ) -> int:
     """Run the app until a signal ends it, and return the exit code; for the main thread only.
 
-    ``ready`` is called once with a sentence when the app listens. ``load`` reads the configuration again.
-    ``worker`` names this process in the log when it is one of several. Raises StartFailed or ConfigError
-    when it cannot start; then nothing is left open. ``SHADOWRELAY_SELECTOR=select`` in ``environ``
-    makes the loop use ``select(2)``, which every system has.
+    ``ready`` is called once with a sentence when the app listens, ``drained`` when it takes no more
+    connections. ``load`` reads the configuration again. ``worker`` names this process in the log when it is
+    one of several. Raises StartFailed or ConfigError when it cannot start; then nothing is left open.
+    ``SHADOWRELAY_SELECTOR=select`` in ``environ`` makes the loop use ``select(2)``, which every system has.
     """
     loop = EventLoop(selector=make_selector(environ))
     try:
@@ -65,7 +66,13 @@ def run(
         raise file_failure("log file", config.log_file or "", exc) from exc
     try:
         apps = Succession(make_app, config, loop, load)
-        with contextlib.closing(SignalWatcher(loop, _actions(apps, loop, log, worker=bool(worker)))):
+
+        def drain() -> None:
+            apps.drain()
+            drained()
+
+        actions = _actions(apps, loop, log, drain=drain, worker=bool(worker))
+        with contextlib.closing(SignalWatcher(loop, actions)):
             try:
                 _start(apps.app, config.user)
                 sentence = "listening on " + ", ".join(map(str, apps.app.listening))
@@ -103,7 +110,7 @@ def make_selector(environ: Mapping[str, str]) -> selectors.BaseSelector | None:
 
 
 def _actions(
-    apps: Succession, loop: EventLoop, log: LogWriter, *, worker: bool
+    apps: Succession, loop: EventLoop, log: LogWriter, *, drain: Callable[[], None], worker: bool
 ) -> dict[int, Callable[[], None]]:
     """Return what each signal does to the process."""
 
@@ -116,7 +123,7 @@ def _actions(
     else:
         hangup = on_hangup(apps.config, loop.stop, reload, can_reload=apps.can_reload)
     return on_signals(
-        stop=loop.stop, drain=apps.drain, hangup=hangup, show=lambda: logger.info(shown(apps.statistics()))
+        stop=loop.stop, drain=drain, hangup=hangup, show=lambda: logger.info(shown(apps.statistics()))
     )
 
 

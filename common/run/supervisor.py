@@ -3,7 +3,8 @@
     bind ─► give up root ─► fork N workers ─► all listen: report ready ─► wait for signals and deaths
 
     a worker dies            another takes its place and its sockets, at once at first, later and later
-    SIGHUP                   a new generation of workers; when all of it listens, the old one drains
+    SIGHUP                   a new generation of workers; when all of it listens, the old one drains, and
+                             when nothing is accepted by the old configuration, the reload is over
     SIGQUIT, SIGTERM …       as for a single process, passed on to all
 
 The sockets are bound here and stay open here, so what a client has sent to a port waits there while its
@@ -88,6 +89,7 @@ class Generation:
         self.workers: list[Worker] = []
         self.deaths = [0] * config.workers  # quick ones in a row
         self.started = self.retired = False
+        self.listening: set[Worker] = set()  # of a retired one: those that may still accept
 
 
 class Supervisor:
@@ -108,6 +110,7 @@ class Supervisor:
         self._past: Counter[str] = Counter()  # of workers that are gone
         self._asked: set[Worker] = set()
         self._ending = False
+        self._reloaded: str | None = None  # the sentence about a reload that is nearly over
 
     @property
     def workers(self) -> list[Worker]:
@@ -135,6 +138,9 @@ class Supervisor:
         if "ready" in message:
             worker.ready = True
             self._on_ready(worker.generation)
+        elif "drained" in message:
+            worker.generation.listening.discard(worker)
+            self._show_reloaded()
         elif "failed" in message:
             problems = message["failed"]
             worker.failure = ConfigError(problems) if message["code"] == 2 else StartFailed(problems[0])
@@ -155,9 +161,15 @@ class Supervisor:
             logger.info(sentence)
             self._ready(sentence)
         else:
-            logger.info("reloaded %s: %s", generation.config.source, sentence)
+            self._reloaded = f"reloaded {generation.config.source}: {sentence}"
         for old in self.generations[: self.generations.index(generation)]:
             self._retire(old, generation.config.graceful_timeout)
+        self._show_reloaded()
+
+    def _show_reloaded(self) -> None:
+        if self._reloaded and not any(generation.listening for generation in self.generations):
+            logger.info(self._reloaded)
+            self._reloaded = None
 
     # -- the end of a worker ---------------------------------------------------------------------
 
@@ -172,6 +184,8 @@ class Supervisor:
         generation = worker.generation
         worker.channel.finish()
         generation.workers.remove(worker)
+        generation.listening.discard(worker)
+        self._show_reloaded()
         self._past.update(counted(worker.statistics))
         if worker in self._asked:
             self._asked.discard(worker)
@@ -211,6 +225,7 @@ class Supervisor:
         if generation.retired:
             return
         generation.retired = True
+        generation.listening.update(generation.workers)
         generation.shared.close()  # what nobody wants any more is its workers' alone, and they close it
         self._tell(generation.workers, signal.SIGQUIT)
         if limit is not None:

@@ -1,7 +1,7 @@
 """One of several worker processes: the same ``run`` as that of a single one, and a channel beside it.
 
-A worker says when it listens, or why it cannot, answers with its counters when it is asked for them, and
-stops when its supervisor is gone.
+A worker says when it listens, or why it cannot, and when it takes no more connections; it answers with its
+counters when it is asked for them, and stops when its supervisor is gone.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def work(
             timestamps=timestamps,
             ready=lambda sentence: send(sock, {"ready": sentence}),
             worker=name,
+            drained=lambda: send(sock, {"drained": True}),
         )
     except ConfigError as exc:
         send(sock, {"failed": list(exc.problems), "code": 2})

@@ -271,7 +271,8 @@ def reload(world, **changes) -> list[Process]:
     return world.processes[count:]
 
 
-def test_old_workers_drain_when_all_new_ones_listen(running, caplog):
+@pytest.mark.parametrize("says_so", [True, False])
+def test_old_workers_drain_when_all_new_ones_listen(running, caplog, says_so):
     old = list(running.processes)
     first, second = reload(running, timeout=5)
     assert (first.config.timeout, first.shared) == (5, running.shared[1])
@@ -282,8 +283,16 @@ def test_old_workers_drain_when_all_new_ones_listen(running, caplog):
     running.settle()
     assert [process.signals for process in old] == [[signal.SIGHUP, signal.SIGQUIT]] * 2
     assert running.shared[0].closed
+    old[0].say(drained=True)
+    running.settle()
+    assert "reloaded" not in caplog.text, "the other one may still accept, by the old configuration"
+    if says_so:
+        old[1].say(drained=True)
+    else:
+        running.die(old[1], -9)
+    running.settle()
     assert "reloaded test: listening on here with 2 workers" in caplog.text
-    for process in old:
+    for process in old if says_so else old[:1]:
         running.die(process, 0)
     running.pass_time(60)
     assert len(running.processes) == 4
