@@ -3,7 +3,7 @@
 ``selectors.EpollSelector`` serves everybody: it looks a registration up two or three times for each
 change, and makes a mapping, a slice of the timeout and an exception path for things that this loop
 never does. Here a descriptor is an index into one dict, and what is looked up is looked up once. It
-is a third of the cost (docs/benchmarks.md); elsewhere the standard library's own serve as well.
+takes a third less time (docs/adr/0016-a-selector-of-our-own.md); elsewhere the standard library's serve.
 """
 
 from __future__ import annotations
