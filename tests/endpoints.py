@@ -1,4 +1,4 @@
-"""TCP addresses on loopback that accept, refuse, or say nothing at all."""
+"""TCP addresses on loopback that accept, refuse, or say nothing at all; and what a dial came to."""
 
 from __future__ import annotations
 
@@ -57,3 +57,15 @@ def text(address: Target) -> str:
     """The address as errors spell it."""
     ip, port = address
     return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
+
+
+class Outcome:
+    """What the callback was given; ``calls`` must never exceed one."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.sock = self.error = None
+
+    def __call__(self, sock, error):
+        self.calls += 1
+        self.sock, self.error = sock, error

@@ -3,9 +3,7 @@
 Nothing here waits. A ``FakeSocket`` is our end of a connection whose other end is the test: it says
 what has arrived (``arrive``, ``end``, ``break_off``) and how much may leave (``room``). A
 ``FakeSelector`` reports readiness from that alone, so a real ``EventLoop`` runs on it, and
-``settle`` can tell "nothing left to do" from "spinning".
-
-``World`` puts them together: one listener, its relay, and everything a handler asks for.
+``settle`` can tell "nothing left to do" from "spinning". tests/relay_world.py puts them together.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import errno
 import itertools
 import os
 import selectors
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,13 +20,6 @@ from common.errors import UpstreamError
 from common.net.loop import READ, WRITE, EventLoop
 from common.proto.address import IPAddress, parse_ip
 from common.relay import tcprelay
-from common.relay.admission import Admission, Bounds
-from common.relay.flow import Allowance
-from common.relay.listener import Limits, TCPRelay
-from common.relay.tcprelay import TCPRelayHandler
-from tests.clock import FakeClock
-
-LIMITS = Limits(handshake=60.0, connect=10.0, idle=None, half_close=300.0, keep_alive=15.0, no_delay=True)
 
 
 def os_error(code: int) -> OSError:
@@ -351,63 +342,3 @@ class FakeDialer:
     @property
     def last(self) -> FakeDial:
         return self.dials[-1]
-
-
-class World:
-    """A relay on fakes. ``connect`` accepts a client; everything else is the parts, by name."""
-
-    def __init__(
-        self,
-        monkeypatch: Any,
-        make_handler: Callable[..., TCPRelayHandler],
-        *,
-        limits: Limits = LIMITS,
-        limit: int = 100,
-        bounds: Bounds = Bounds(),  # noqa: B008 (immutable)
-    ) -> None:
-        self.clock = FakeClock()
-        self.loop = EventLoop(self.clock, FakeSelector())
-        self.resolver, self.dialer = FakeResolver(), FakeDialer(monkeypatch)
-        self.listener = FakeListener()
-        self.counters: Counter[str] = Counter()
-        self.admission = Admission(self.loop, limit, bounds, self.counters)
-        self.allowance = Allowance()
-        self.relay = TCPRelay(
-            self.loop,
-            self.listener,  # type: ignore[arg-type]
-            make_handler,
-            resolver=self.resolver,  # type: ignore[arg-type]
-            limits=limits,
-            admission=self.admission,
-            allowance=self.allowance,
-            counters=self.counters,
-        )
-
-    def connect(self, client: FakeSocket | None = None) -> tuple[FakeSocket, Any]:
-        """Accept one client: its socket, and the handler that serves it."""
-        client = client or FakeSocket()
-        before = set(self.relay.handlers)
-        self.listener.queue.append(client)
-        self.loop.step(0)
-        (handler,) = self.relay.handlers - before
-        return client, handler
-
-    def settle(self) -> int:
-        return settle(self.loop)
-
-    def pass_time(self, seconds: float) -> None:
-        """Let ``seconds`` pass, then fire what is due and serve what is ready."""
-        self.clock.advance(seconds)
-        self.settle()
-
-    def check_idle(self) -> None:
-        """Nothing is left of any connection (R8); the listener alone is watched."""
-        assert not self.relay.handlers
-        assert self.admission.count == len(self.admission.sources) == len(self.admission.users) == 0
-        assert not self.admission.handshakes
-        assert not self.admission.connecting
-        assert self.allowance.held == 0
-        assert self.resolver.waiting == []
-        assert not any(dial.under_way for dial in self.dialer.dials)
-        watched = 0 if self.listener.closed else 1
-        assert self.loop.statistics() == {"watched": watched, "timers": 0}

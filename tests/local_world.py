@@ -16,16 +16,29 @@ from common.proto.address import Address, encode_address
 from sslocal.app import NewFront, _mixed_front
 from sslocal.tcp import LocalHandler, Service
 from sslocal.upstreams import Upstream, Upstreams
-from tests.fakes import LIMITS, FakeSocket, World
+from tests.fakes import FakeSocket
+from tests.relay_world import LIMITS, World
 
 SERVER = Address("198.51.100.1", 8388)
 SOCKS_GREETING = b"\x05\x01\x00"
 SOCKS_ACCEPTED = b"\x05\x00\x00\x01\0\0\0\0\0\0"
 HTTP_ACCEPTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+SOCKS4_ACCEPTED = b"\x00\x5a\x00\x00\x00\x00\x00\x00"
 
 
 def socks_request(target: Address, command: int = 1) -> bytes:
     return b"\x05%c\x00%b" % (command, encode_address(target))
+
+
+TARGET = Address("origin.example", 80)
+SOCKS = SOCKS_GREETING + socks_request(TARGET)
+HTTP = b"CONNECT origin.example:80 HTTP/1.1\r\nHost: origin.example:80\r\n\r\n"
+SOCKS4 = b"\x04\x01\x00\x50\x00\x00\x00\x01me\x00origin.example\x00"
+FRONTS = {
+    "socks5": (SOCKS, b"\x05\x00" + SOCKS_ACCEPTED),
+    "socks4a": (SOCKS4, SOCKS4_ACCEPTED),
+    "http": (HTTP, HTTP_ACCEPTED),
+}
 
 
 def header(host: str = "origin.example", port: int = 80) -> bytes:

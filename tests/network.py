@@ -32,7 +32,7 @@ import pytest
 from tests.e2e.clients import Response, get, open_tunnel
 from tests.netns import Namespace, hosts, why_not
 from tests.origin import Handler, Origin
-from tests.processes import Pair, Program, free_ports, new_password, write_config
+from tests.processes import Pair, Program, free_ports, new_password, running, write_config
 
 LAPTOP, OTHER_LAPTOP = "192.168.77.2", "192.168.78.2"
 LAPTOPS = "192.168.0.0/16"
@@ -178,15 +178,9 @@ class Network:
         number = len(list(folder.glob(f"{module}-*.json")))
         config = write_config(folder / f"{module}-{number}.json", settings)
         argv = host.argv(sys.executable, "-m", module, "-c", str(config))
-        program = Program(argv, config.with_suffix(".log"))
-        try:
+        with running(Program(argv, config.with_suffix(".log"))) as program:
             program.wait_ready()
             yield program
-            assert program.stop() == 0, program.log()
-            program.assert_healthy()
-        finally:
-            program.process.kill()
-            program.process.wait()
 
 
 @functools.cache

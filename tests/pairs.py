@@ -66,6 +66,22 @@ def started(make: Callable[[], AnyApp]) -> AnyApp:
     raise AssertionError("no port is free for TCP and UDP")
 
 
+@contextlib.contextmanager
+def making(app_class: type[AnyApp]) -> Iterator[Callable[..., AnyApp]]:
+    """Start apps, each from servers and further options of its configuration; stopped at the end."""
+    apps: list[AnyApp] = []
+
+    def make(*servers: Server, **options: Any) -> AnyApp:
+        apps.append(app_class(configured(servers or (server_entry(),), **options)))
+        apps[-1].start()
+        return apps[-1]
+
+    yield make
+    for app in apps:
+        app.stop()
+        app.loop.close()
+
+
 class Peer:
     """A non-blocking socket: ``say`` queues bytes, ``poke`` moves what can be moved, ``heard`` is what came.
 

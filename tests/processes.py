@@ -265,6 +265,19 @@ def _limit_nofile(count: int) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
+def running(program: Program) -> Iterator[Program]:
+    """Stop ``program`` at the end; its log must hold no fault, and it must exit with 0."""
+    try:
+        yield program
+        code = program.stop()
+        program.assert_healthy()
+        assert code == 0, program.log()
+    finally:
+        program.process.kill()
+        program.process.wait()
+
+
+@contextlib.contextmanager
 def running_program(
     folder: Path,
     role: str,
@@ -275,16 +288,10 @@ def running_program(
     """Run one half of ours with exactly ``settings``; it must come to an end well, with 0."""
     number = len(list(folder.glob(f"{role}-alone-*.json")))
     path = write_config(folder / f"{role}-alone-{number}.json", settings)
-    program = Program((*COMMANDS["ours"][role], "-c", str(path)), path.with_suffix(".log"), env=env)
-    try:
+    argv = (*COMMANDS["ours"][role], "-c", str(path))
+    with running(Program(argv, path.with_suffix(".log"), env=env)) as program:
         program.wait_ready()
         yield program
-        code = program.stop()
-        program.assert_healthy()
-        assert code == 0, program.log()
-    finally:
-        program.process.kill()
-        program.process.wait()
 
 
 @dataclass(frozen=True)

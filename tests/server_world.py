@@ -14,11 +14,15 @@ from common.proto.address import Address
 from common.relay.admission import Bounds
 from ssserver.gate import Gate
 from ssserver.tcp import ServerHandler, Service
-from tests.fakes import LIMITS, FakeSocket, World
+from tests.fakes import FakeSocket
+from tests.relay_world import LIMITS, World
 
 HANDSHAKE = 70.0  # seconds; not the limit of the configuration, to see which one is used
 NOW = 1_700_000_000.0
-PASSWORDS = {"2022-blake3-aes-128-gcm": "AAAAAAAAAAAAAAAAAAAAAA=="}
+SIP022 = "2022-blake3-aes-128-gcm"
+PASSWORDS = {SIP022: "AAAAAAAAAAAAAAAAAAAAAA=="}
+TARGET = Address("192.0.2.1", 80)
+NAMED = Address("origin.example", 80)
 
 
 class Client:
@@ -86,3 +90,12 @@ class ServerWorld(World):
         target = self.dialer.last.succeed(target)
         self.settle()
         return target
+
+
+def streaming(world: ServerWorld, payload: bytes = b"hello") -> tuple[Client, FakeSocket, Any, FakeSocket]:
+    """A client's codec, its socket, the handler, and the target that was reached."""
+    client = world.client(TARGET)
+    sock, handler = world.ask(client.first(payload))
+    target = world.reach()
+    assert target.take() == payload
+    return client, sock, handler, target

@@ -13,6 +13,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("common", "sslocal", "ssserver")
 PRODUCT = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+# What lies in hidden folders, and in environments that somebody made here, is not ours.
+EVERYTHING = sorted(
+    path
+    for top in ROOT.iterdir()
+    if not top.name.startswith(".") and not (top / "pyvenv.cfg").exists()
+    for path in ([top] if top.suffix == ".py" else top.rglob("*.py"))
+)
 MAX_LINES = 400
 
 # What each part may import beside itself and the standard library; the longest prefix counts.
@@ -137,9 +144,16 @@ def test_the_table_would_notice():
 # -- files -------------------------------------------------------------------------------------------
 
 
-@each_product_file
+@pytest.mark.parametrize("path", EVERYTHING, ids=identify)
 def test_no_file_is_longer_than_a_reader_can_hold(path):
+    """Tests too, and programs around them."""
     assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def test_the_files_are_those_of_every_folder():
+    folders = {path.relative_to(ROOT).parts[0] for path in EVERYTHING}
+    assert {*PACKAGES, "bench", "scripts", "tests"} <= folders
+    assert {*PRODUCT, *TESTS} <= {*EVERYTHING}
 
 
 @each_product_file

@@ -16,12 +16,13 @@ from sslocal import udp
 from sslocal.udp import UDPService
 from sslocal.upstreams import Upstream, Upstreams
 from tests.clock import FakeClock
-from tests.datagrams import FakeDatagramSocket, Network
+from tests.datagrams import FakeDatagramSocket, Network, recorder
 from tests.fakes import FakeResolver, FakeSelector, settle
 from tests.pairs import PASSWORDS
 
 NOW = 1_700_000_000.0
 SERVER = Address("198.51.100.1", 8388)
+NAMED = Address("server.example", 8388)
 TIMEOUT = 300.0
 
 
@@ -102,3 +103,14 @@ class UDPWorld:
         assert self.network.open == []
         assert self.resolver.waiting == []
         assert self.loop.statistics() == {"watched": ports, "timers": 0}
+
+
+class Owner:
+    """Whom a link belongs to."""
+
+    def __init__(self, world: UDPWorld) -> None:
+        self.replies: list[tuple[Address, bytes]] = []
+        self.link = world.service.open_link(self.on_reply)
+
+    def on_reply(self, source: Address, payload: Any) -> None:
+        recorder(self.replies)(source, payload)

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from tests.origin import Received, duplex, read_to_end, serve, sha256
 
 TIMEOUT = 30.0
 FRONTS = ("socks5", "connect")
@@ -206,3 +210,19 @@ def get(port: int, url: str, *fields: str, method: str = "GET") -> Response:
     with HttpWire(port) as wire:
         wire.send(head.encode() + b"\r\n\r\n")
         return wire.response(method)
+
+
+def bytes_go_both_ways(port: int, size: int) -> None:
+    """Check that ``size`` bytes arrive whole in either direction of one tunnel, at once."""
+    up, down = os.urandom(size), os.urandom(size)
+    at_origin, at_client = Received(size), Received(size)
+    with serve(duplex(down, at_origin)) as origin, open_tunnel("socks5", port, origin.address) as sock:
+        reader = threading.Thread(target=read_to_end, args=(sock, at_client))
+        reader.start()
+        sock.sendall(up)
+        assert at_client.ended.wait(TIMEOUT)
+        assert at_origin.ended.wait(TIMEOUT)
+        sock.shutdown(socket.SHUT_WR)
+        reader.join()
+    assert at_client.digest() == sha256(down)
+    assert at_origin.digest() == sha256(up)

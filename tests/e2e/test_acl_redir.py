@@ -7,15 +7,25 @@ world, sslocal on the router. See tests/netns.py for who is where.
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.transparent_world import (
+    CAPABILITIES,
+    DEFINITIONS,
+    PORT,
+    SERVER_PORT,
+    as_relay_user,
+    both_families,
+    from_both_hosts,
+    only_tproxy,
+    routed,
+    wait_bound,
+)
 from tests.netns import (
-    LAN_INTERFACE,
     OTHER_TARGET,
     ROUTER_WAN,
     SERVER,
@@ -24,12 +34,9 @@ from tests.netns import (
     open_socket,
     topology_or_skip,
 )
-from tests.processes import Program, new_password, write_config
+from tests.processes import Program, new_password, running, write_config
 from tests.waiting import wait_until
 
-PORT = 12345  # of the ``redir`` local
-SERVER_PORT = 8388
-RELAY_USER = 4242
 METHOD = "2022-blake3-aes-128-gcm"
 
 BLOCKED = {4: "203.0.113.9", 6: "2001:db8:113::9"}
@@ -42,10 +49,6 @@ RULES = f"""
 {BLOCKED[4]}/32
 {BLOCKED[6]}
 """
-
-both_families = pytest.mark.parametrize("version", [4, 6])
-only_tproxy = pytest.mark.parametrize("relay", ["tproxy"], indirect=True)
-from_both_hosts = pytest.mark.parametrize("origin", ["client", "router"])
 
 
 @pytest.fixture(scope="module")
@@ -65,58 +68,29 @@ def relay(request, net, tmp_path_factory):
     folder = tmp_path_factory.mktemp("acl")
     acl = folder / "rules.acl"
     acl.write_text(RULES)
-    definitions = {"relay_port": PORT, "lan": f'"{LAN_INTERFACE}"', "relay_user": RELAY_USER}
-    net.router.filter(documented(heading, "nft", **definitions))
+    net.router.filter(documented(heading, "nft", **DEFINITIONS))
     both = {"server_port": SERVER_PORT, "method": METHOD, "password": new_password(METHOD)}
     there = {"server": "::", "forbidden_ip": [], "mode": "tcp_and_udp", **both}
     redir = {"protocol": "redir", "local_address": "::", "local_port": PORT, "mode": mode}
     redir |= {"tcp_redir": request.param, "acl": str(acl)}
     here = {"server": SERVER[4], "locals": [redir], **both}
+    words = as_relay_user(CAPABILITIES[request.param])
     with (
         routed(net) if request.param == "tproxy" else contextlib.nullcontext(),
-        running(folder, "ssserver", there, net.world.argv(), SERVER_PORT),
-        running(folder, "sslocal", here, net.router.argv(*as_relay_user(request.param)), PORT) as program,
+        started(folder, "ssserver", there, net.world.argv(), SERVER_PORT),
+        started(folder, "sslocal", here, net.router.argv(*words), PORT) as program,
     ):
         yield program
 
 
 @contextlib.contextmanager
-def routed(net):
-    """The routes for marked packets."""
-    commands = documented("Rules for TPROXY", "sh")
-    net.router.run("sh", "-ec", commands)
-    yield
-    net.router.run("sh", "-ec", commands.replace(" add ", " del "))
-
-
-def as_relay_user(mode: str) -> tuple[str, ...]:
-    """Return the words that give up root, but for TPROXY, and for reading a work tree that is root's."""
-    kept = "+dac_read_search" if mode == "redirect" else "+dac_read_search,+net_admin"
-    return (
-        *("setpriv", f"--reuid={RELAY_USER}", f"--regid={RELAY_USER}", "--clear-groups"),
-        *(f"--bounding-set=-all,{kept}", f"--inh-caps=-all,{kept}", f"--ambient-caps=-all,{kept}"),
-    )
-
-
-@contextlib.contextmanager
-def running(folder: Path, module: str, settings: dict[str, object], words: tuple[str, ...], port: int):
-    """Run one of ours in a namespace; its log must hold no fault, and it must exit with 0."""
+def started(folder: Path, module: str, settings: dict[str, object], words: tuple[str, ...], port: int):
+    """Run one of ours in a namespace, from when it listens."""
     config = write_config(folder / f"{module}.json", settings)
     argv = (*words, sys.executable, "-m", module, "-v", "-c", str(config))
-    program = Program(argv, folder / f"{module}.log")
-
-    def is_listening() -> bool:
-        assert program.running, program.log()
-        return bool(re.search(rf": 0+:{port:04X} ", Path(f"/proc/{program.pid}/net/tcp6").read_text()))
-
-    try:
-        wait_until(is_listening, timeout=20, what=f"{module} on port {port}")
+    with running(Program(argv, folder / f"{module}.log")) as program:
+        wait_bound(program, port, "tcp")
         yield program
-        assert program.stop() == 0, program.log()
-        program.assert_healthy()
-    finally:
-        program.process.kill()
-        program.process.wait()
 
 
 @contextlib.contextmanager

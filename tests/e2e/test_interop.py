@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
-import threading
 
 import pytest
 
-from tests.e2e.clients import TIMEOUT, get, open_tunnel, receive_to_end
+from tests.e2e.clients import bytes_go_both_ways, get, open_tunnel, receive_to_end
 from tests.http_origin import content
-from tests.origin import Received, duplex, echo, read_to_end, serve, sha256, source
+from tests.origin import Received, echo, serve, sha256, source
 from tests.processes import CLASSIC_METHODS, has_libev
 
 pytestmark = [
@@ -26,21 +24,7 @@ MIXED = [("ours", "libev"), ("libev", "ours")]
 @pytest.mark.parametrize("kinds", MIXED, ids="-".join)
 def test_s1_ten_megabytes_both_ways(start_pair, kinds, method):
     pair = start_pair(kinds=kinds, method=method)
-    up, down = os.urandom(SIZE), os.urandom(SIZE)
-    at_origin, at_client = Received(SIZE), Received(SIZE)
-    with (
-        serve(duplex(down, at_origin)) as origin,
-        open_tunnel("socks5", pair.local_port, origin.address) as sock,
-    ):
-        reader = threading.Thread(target=read_to_end, args=(sock, at_client))
-        reader.start()
-        sock.sendall(up)
-        assert at_client.ended.wait(TIMEOUT)
-        assert at_origin.ended.wait(TIMEOUT)
-        sock.shutdown(socket.SHUT_WR)
-        reader.join()
-    assert at_client.digest() == sha256(down)
-    assert at_origin.digest() == sha256(up)
+    bytes_go_both_ways(pair.local_port, SIZE)
 
 
 @pytest.mark.parametrize("method", CLASSIC_METHODS)

@@ -8,15 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.clients import TIMEOUT, open_tunnel, receive_exactly, receive_to_end
+from tests.e2e.clients import bytes_go_both_ways, open_tunnel, receive_exactly, receive_to_end
 from tests.e2e.udp_clients import associate, stream
-from tests.origin import Received, duplex, echo, read_to_end, serve, sha256, source
+from tests.origin import echo, serve, source
 from tests.peers import LOOPBACK, PEERS, Half, Peer
 from tests.processes import Program, free_port, is_udp_bound, new_password
 from tests.udp_targets import mirror, serve_datagrams
@@ -101,17 +100,7 @@ def mix(start_program, tmp_path) -> Iterator[Callable[[Peer, str, str], Mixed]]:
 
 def has_tcp(port: int) -> None:
     """Bytes go both ways at once, whole; a target may speak first, or when it is asked."""
-    up, down = os.urandom(SIZE), os.urandom(SIZE)
-    at_origin, at_client = Received(SIZE), Received(SIZE)
-    with serve(duplex(down, at_origin)) as origin, open_tunnel("socks5", port, origin.address) as sock:
-        reader = threading.Thread(target=read_to_end, args=(sock, at_client))
-        reader.start()
-        sock.sendall(up)
-        assert at_client.ended.wait(TIMEOUT)
-        assert at_origin.ended.wait(TIMEOUT)
-        sock.shutdown(socket.SHUT_WR)
-        reader.join()
-    assert (at_client.digest(), at_origin.digest()) == (sha256(down), sha256(up))
+    bytes_go_both_ways(port, SIZE)
     with serve(source(b"220 hello")) as greeter:
         for host in (LOOPBACK, "localhost"):
             with open_tunnel("socks5", port, (host, greeter.port)) as sock:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import socket
 import sys
 import threading
@@ -18,9 +17,21 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.e2e.transparent_world import (
+    CAPABILITIES,
+    DEFINITIONS,
+    PORT,
+    READ_ANYTHING,
+    SERVER_PORT,
+    as_relay_user,
+    both_families,
+    from_both_hosts,
+    only_tproxy,
+    routed,
+    wait_bound,
+)
 from tests.netns import (
     CLIENT,
-    LAN_INTERFACE,
     OTHER_TARGET,
     ROUTER,
     ROUTER_WAN,
@@ -32,25 +43,13 @@ from tests.netns import (
     open_socket,
     topology_or_skip,
 )
-from tests.processes import Program, new_password, write_config
+from tests.processes import Program, new_password, running, write_config
 from tests.waiting import wait_until
 
-PORT = 12345  # of the ``redir`` local
-SERVER_PORT = 8388
-RELAY_USER = 4242
 METHOD = "2022-blake3-aes-256-gcm"
 MEGABYTE = 1 << 20
 
-# The work tree may lie where only root can look; reading it is all that this one allows.
-READ_ANYTHING = "+dac_read_search"
-CAPABILITIES = {"redirect": READ_ANYTHING, "tproxy": f"{READ_ANYTHING},+net_admin"}
-
 TRANSPORTS = {"redirect": ("tcp",), "tproxy": ("tcp", "udp")}
-DEFINITIONS = {"relay_port": PORT, "lan": f'"{LAN_INTERFACE}"', "relay_user": RELAY_USER}
-
-both_families = pytest.mark.parametrize("version", [4, 6])
-from_both_hosts = pytest.mark.parametrize("origin", ["client", "router"])
-only_tproxy = pytest.mark.parametrize("relay", ["tproxy"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -88,34 +87,9 @@ def local_program(
         local.update({"tcp_redir": "redirect", "mode": "tcp_only"})
     settings |= {"server": SERVER[4], "server_port": SERVER_PORT, "method": METHOD, "password": password}
     config = write_config(folder / f"{mode}.json", settings)
-    become = ("setpriv", f"--reuid={RELAY_USER}", f"--regid={RELAY_USER}", "--clear-groups")
-    become += (f"--bounding-set=-all,{capabilities}", f"--inh-caps=-all,{capabilities}")
-    become += (f"--ambient-caps=-all,{capabilities}",)
+    become = as_relay_user(capabilities)
     argv = net.router.argv(*become, sys.executable, "-m", "sslocal", "-v", "-c", str(config))
     return Program(argv, folder / f"{mode}-{os.urandom(3).hex()}.log")
-
-
-@contextlib.contextmanager
-def running(program: Program):
-    """Stop ``program`` at the end; its log must hold no fault, and it must exit with 0."""
-    try:
-        yield program
-        assert program.stop() == 0, program.log()
-        program.assert_healthy()
-    finally:
-        program.process.kill()
-        program.process.wait()
-
-
-def wait_bound(program: Program, port: int, *transports: str) -> None:
-    """Return once ``program``'s host has sockets bound to ``port``: nothing is connected to find out."""
-
-    def is_bound() -> bool:
-        assert program.running, program.log()
-        tables = [Path(f"/proc/{program.pid}/net/{transport}6").read_text() for transport in transports]
-        return all(re.search(rf": 0+:{port:04X} ", table) for table in tables)
-
-    wait_until(is_bound, timeout=20, what=f"{transports} port {port}")
 
 
 @pytest.fixture(scope="module", params=["redirect", "tproxy"])
@@ -131,15 +105,6 @@ def relay(request, net, folder, password):
         stack.enter_context(running(program))
         wait_bound(program, PORT, *TRANSPORTS[mode])
         yield program
-
-
-@contextlib.contextmanager
-def routed(net: Topology):
-    """The routes for marked packets."""
-    commands = documented("Rules for TPROXY", "sh")
-    net.router.run("sh", "-ec", commands)
-    yield
-    net.router.run("sh", "-ec", commands.replace(" add ", " del "))
 
 
 @contextlib.contextmanager

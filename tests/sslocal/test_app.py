@@ -13,24 +13,15 @@ from common.config.schema import Credential, Local, Secret
 from common.errors import BadRequest, CredentialsRequired
 from common.proto.address import Address
 from sslocal import LocalApp
-from tests.pairs import LOOPBACK, configured, running_pair, server_entry
+from tests.pairs import LOOPBACK, making, running_pair, server_entry
 
 USERS = (Credential("alice", Secret("wonder")),)
 
 
 @pytest.fixture
 def make_app():
-    apps = []
-
-    def make(*servers, **options):
-        apps.append(LocalApp(configured(servers or (server_entry(),), **options)))
-        apps[-1].start()
-        return apps[-1]
-
-    yield make
-    for app in apps:
-        app.stop()
-        app.loop.close()
+    with making(LocalApp) as make:
+        yield make
 
 
 def service(app):

@@ -16,8 +16,9 @@ from common.relay.tcprelay import LINGER
 from sslocal import udp
 from sslocal.udp import UDPService
 from tests.datagrams import FakeDatagramSocket, Network
-from tests.fakes import LIMITS, FakeSocket, os_error, settle
+from tests.fakes import FakeSocket, os_error, settle
 from tests.local_world import SERVER, SOCKS_GREETING, LocalWorld, socks_request
+from tests.relay_world import LIMITS
 
 ANYWHERE = Address("0.0.0.0", 0)
 ASSOCIATE = SOCKS_GREETING + socks_request(ANYWHERE, 3)

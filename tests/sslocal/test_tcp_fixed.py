@@ -13,8 +13,9 @@ from common.proto.fixed import FixedFront, RefusedFront
 from common.relay.stages import STAGE_CONNECTING, STAGE_DRAIN
 from common.relay.tcprelay import LINGER
 from sslocal.tcp import HEADER_HOLD
-from tests.fakes import LIMITS, FakeSocket
+from tests.fakes import FakeSocket
 from tests.local_world import SERVER, LocalWorld, header
+from tests.relay_world import LIMITS
 
 TARGET = Address("origin.example", 80)
 

@@ -10,9 +10,8 @@ import pytest
 from common.acl.rules import AccessRules
 from common.proto.address import Address
 from sslocal.udp import RuledLink
-from tests.datagrams import recorder
 from tests.fakes import settle
-from tests.udp_world import SERVER, UDPWorld
+from tests.udp_world import SERVER, Owner, UDPWorld
 
 RULES = AccessRules.parse(
     "[proxy_all]\n"
@@ -22,15 +21,6 @@ RULES = AccessRules.parse(
 )
 PROXIED, DIRECT = Address("192.0.2.80", 443), Address("192.168.1.1", 53)
 NAMED = Address("printer.home.example", 9)
-
-
-class Owner:
-    def __init__(self, world: UDPWorld) -> None:
-        self.replies: list[tuple[Address, bytes]] = []
-        self.link = world.service.open_link(self.on_reply)
-
-    def on_reply(self, source, payload) -> None:
-        recorder(self.replies)(source, payload)
 
 
 @pytest.fixture

@@ -12,22 +12,13 @@ from common.errors import RelayError
 from common.proto.address import Address
 from ssserver import ServerApp
 from ssserver.app import JITTER
-from tests.pairs import configured, running_pair, server_entry
+from tests.pairs import configured, making, running_pair, server_entry
 
 
 @pytest.fixture
 def make_app():
-    apps = []
-
-    def make(*servers, **options):
-        apps.append(ServerApp(configured(servers or (server_entry(),), **options)))
-        apps[-1].start()
-        return apps[-1]
-
-    yield make
-    for app in apps:
-        app.stop()
-        app.loop.close()
+    with making(ServerApp) as make:
+        yield make
 
 
 def services(app):

@@ -8,14 +8,11 @@ import random
 import pytest
 
 from common.acl.rules import AccessRules
-from common.proto.address import Address
 from common.relay.admission import GRACE, Bounds
 from common.relay.stages import STAGE_CONNECTING, STAGE_DRAIN
 from tests.fakes import FakeSocket
-from tests.server_world import HANDSHAKE, ServerWorld
+from tests.server_world import HANDSHAKE, SIP022, TARGET, ServerWorld
 
-TARGET = Address("192.0.2.1", 80)
-SIP022 = "2022-blake3-aes-128-gcm"
 METHODS = ["aes-256-gcm", "chacha20-ietf-poly1305", SIP022]
 AT_ONCE = ["reset", "close"]
 

@@ -2,141 +2,39 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import ipaddress
 import os
-from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from common.acl.rules import AccessRules
-from common.crypto import METHODS, Cipher, Family
-from common.errors import ResolveFailed
-from common.net.loop import EventLoop
+from common.crypto import METHODS
 from common.proto.address import Address
-from common.relay import targets
-from common.relay.associations import Associations
-from common.relay.targets import MAX_WAITING, ROUTE_SECONDS, Targets
 from ssserver.gate import Gate
-from ssserver.udp import ServerAssociation, ServerUDP
-from tests.clock import FakeClock
-from tests.datagrams import FakeDatagramSocket, Network
-from tests.fakes import FakeResolver, FakeSelector, settle
+from ssserver.udp import ServerUDP
+from tests.datagrams import FakeDatagramSocket
+from tests.fakes import settle
 from tests.packets import of_user, with_users
-from tests.pairs import PASSWORDS
-
-NOW = 1_700_000_000.0
-TIMEOUT = 300.0
-PEER = ("198.51.100.9", 4321)
-MOVED = ("203.0.113.77", 999)
-TARGET = Address("192.0.2.80", 443)
-SECOND = Address("192.0.2.81", 3478)
-NAMED = Address("origin.example", 53)
-SIP004 = "aes-256-gcm"
-SIP022 = "2022-blake3-aes-128-gcm"
-
-every_method = pytest.mark.parametrize("method", METHODS)
-with_sessions = pytest.mark.parametrize(
-    "method", [name for name, method in METHODS.items() if method.family is Family.SIP022]
+from tests.server_udp_world import (
+    FORBIDDEN,
+    MOVED,
+    NAMED,
+    PEER,
+    SECOND,
+    SIP004,
+    SIP022,
+    TARGET,
+    TIMEOUT,
+    ServerWorld,
+    alive,
+    every_method,
+    with_sessions,
 )
-
-
-class ServerWorld:
-    """One port of ssserver; clients, targets, names and time are the test's."""
-
-    def __init__(
-        self, monkeypatch, method=SIP004, *, cipher=None, limit=100, forbidden=(), rules=None
-    ) -> None:
-        self.clock = FakeClock()
-        self.loop = EventLoop(self.clock, FakeSelector())
-        self.resolver = FakeResolver()
-        self.counters: Counter[str] = Counter()
-        self.network = Network()
-        monkeypatch.setattr(targets, "socket", self.network)
-        self.associations = Associations(self.loop, limit=limit, timeout=TIMEOUT, counters=self.counters)
-        self.cipher = cipher or Cipher.from_password(method, PASSWORDS.get(method, "correct horse"))
-        self.packets = self.cipher.server_packets(clock=self.unix_time, random=os.urandom)
-        self.port = FakeDatagramSocket()
-        self.server = ServerUDP(
-            self.loop,
-            self.port,
-            self.packets,
-            associations=self.associations,
-            resolver=self.resolver,
-            gate=Gate([ipaddress.ip_network(text) for text in forbidden], rules),
-            counters=self.counters,
-            source_of=lambda host: host,
-        )
-
-    def unix_time(self) -> float:
-        return NOW + self.clock.now
-
-    def client(self, peer=PEER, cipher=None) -> Client:
-        return Client(self, peer, cipher or self.cipher)
-
-    def left(self) -> list[tuple[bytes, tuple]]:
-        """What has left for targets since the last call."""
-        return [sent for sock in self.network.opened for sent in sock.take()]
-
-    def answer(self, payload: bytes, source=TARGET, sock=None) -> None:
-        """A target, or anybody, sends to the socket of a session, the latest by default."""
-        (sock or self.network.last).arrive(payload, tuple(source))
-        settle(self.loop)
-
-    def pass_time(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-        settle(self.loop)
-
-    def stop(self) -> None:
-        self.server.close()
-        self.associations.close()
-        assert self.port.closed
-        self.check_nothing_left(ports=0)
-
-    def check_nothing_left(self, ports: int = 1) -> None:
-        assert len(self.associations) == 0
-        assert self.network.open == []
-        assert self.resolver.waiting == []
-        assert self.loop.statistics() == {"watched": ports, "timers": 0}
-
-
-class Client:
-    """Who holds the key: one session, sent from ``peer``."""
-
-    def __init__(self, world: ServerWorld, peer, cipher) -> None:
-        self.world, self.peer = world, peer
-        self.packets = cipher.client_packets(clock=world.unix_time, random=os.urandom)
-
-    def sealed(self, payload: bytes, target=TARGET) -> bytes:
-        return bytes(self.packets.seal(target, payload))
-
-    def send(self, payload: bytes, target=TARGET) -> None:
-        self.send_raw(self.sealed(payload, target))
-
-    def send_raw(self, data: bytes) -> None:
-        self.world.port.arrive(data, self.peer)
-        settle(self.world.loop)
-
-    def received(self) -> list[tuple[Address, bytes]]:
-        found = []
-        for data, to in self.world.port.take():
-            assert to == self.peer
-            source, payload = self.packets.open(data)
-            found.append((source, bytes(payload)))
-        return found
 
 
 @pytest.fixture
 def world(monkeypatch):
     return ServerWorld(monkeypatch)
-
-
-def alive() -> int:
-    """Associations and what they hold, ended or not."""
-    return sum(isinstance(each, ServerAssociation | Targets) for each in gc.get_objects())
 
 
 # -- there and back ----------------------------------------------------------------------------------
@@ -327,205 +225,6 @@ def test_the_log_names_the_user(monkeypatch, caplog):
     assert [record.getMessage() for record in caplog.records] == ["198.51.100.9:4321 (u2) has a UDP session"]
 
 
-# -- what is not ours --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "none"])
-def test_what_does_not_open_leaves_no_trace(monkeypatch, method):
-    """K4, S9: no answer, no association, no lookup, and the session that it spoiled goes on."""
-    world = ServerWorld(monkeypatch, method)
-    client = world.client()
-    packet = client.sealed(b"good")
-    bent = bytearray(packet)
-    bent[len(bent) // 2] ^= 1
-    strange = Cipher.from_password("none", "").client_packets(clock=world.unix_time, random=os.urandom)
-    wrong = [b"", b"\x00", bytes(2), bytes(3), packet[:-1], packet + b"\x00", bytes(bent), bytes(60)]
-    for data in (*wrong, bytes(strange.seal(TARGET, b"plain"))):
-        client.send_raw(data)
-    assert (len(world.associations), world.network.opened, world.resolver.asked) == (0, [], [])
-    assert world.port.sent == []
-    assert world.counters == {"udp_dropped": 9}
-    world.check_nothing_left()
-    client.send_raw(packet)
-    assert world.left() == [(b"good", tuple(TARGET))]
-    client.send_raw(packet)
-    assert world.left() == []
-    assert world.counters["udp_dropped"] == 10
-
-
-@pytest.mark.parametrize(
-    "inside",
-    [
-        b"",
-        b"\x01",
-        b"\x02\x00\x00\x00\x00\x00\x00",
-        b"\x03\x00\x00\x35",
-        b"\x03\xffshort\x00\x35",
-        b"\x04" * 18,
-    ],
-)
-def test_an_authentic_packet_without_a_target_leaves_no_trace(monkeypatch, inside):
-    """K4: with the key and without sense."""
-    world = ServerWorld(monkeypatch, "none")
-    world.client().send_raw(inside)
-    assert world.counters == {"udp_dropped": 1}
-    world.check_nothing_left()
-
-
-@pytest.mark.parametrize("method", ["none", SIP004, SIP022, "2022-blake3-chacha20-poly1305"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(data=st.binary(max_size=120))
-def test_any_datagram_is_relayed_or_dropped(method, data, monkeypatch):
-    """K4: ``none`` relays what happens to be a packet; nothing else passes."""
-    world = ServerWorld(monkeypatch, method)
-    world.client().send_raw(data)
-    if len(world.associations) == 0:
-        assert world.counters == {"udp_dropped": 1}
-        world.check_nothing_left()
-    else:
-        assert method == "none"
-    world.stop()
-
-
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "none"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(data=st.data())
-def test_any_change_to_a_real_packet_is_noticed(method, data, monkeypatch):
-    """K4: cut anywhere, or with any byte changed."""
-    world = ServerWorld(monkeypatch, method)
-    client = world.client()
-    packet = bytearray(client.sealed(b"hello"))
-    place = data.draw(st.integers(0, len(packet) - 1))
-    if data.draw(st.booleans()):
-        del packet[place:]
-    else:
-        packet[place] ^= data.draw(st.integers(1, 255))
-    client.send_raw(bytes(packet))
-    assert world.counters == {"udp_dropped": 1}
-    world.check_nothing_left()
-
-
-def test_clients_that_are_not_admitted_are_not_heard(monkeypatch):
-    rules = AccessRules.parse("[reject_all]\n[white_list]\n198.51.100.0/24\n", "rules")
-    world = ServerWorld(monkeypatch, rules=rules)
-    world.client(("203.0.113.1", 1)).send(b"x")
-    assert world.counters == {"udp_dropped": 1}
-    world.check_nothing_left()
-    world.client().send(b"x")
-    assert world.left() == [(b"x", tuple(TARGET))]
-
-
-# -- what is forbidden -------------------------------------------------------------------------------
-
-FORBIDDEN = ("10.0.0.0/8", "127.0.0.0/8", "::1/128")
-
-
-@pytest.mark.parametrize("host", ["10.0.0.1", "127.0.0.1", "::1", "::ffff:10.0.0.1"])
-def test_every_datagrams_own_target_is_checked(monkeypatch, host):
-    """S3, W7: the second one, too, of an association that had an allowed target."""
-    world = ServerWorld(monkeypatch, forbidden=FORBIDDEN)
-    client = world.client()
-    for number in range(3):
-        client.send(b"fine")
-        client.send(b"not fine", Address(host, 53))
-        assert world.left() == [(b"fine", tuple(TARGET))]
-        assert world.counters["forbidden"] == number + 1
-    assert world.counters["udp_bytes_up"] == 12, "what is forbidden has not been sent"
-
-
-def test_names_are_checked_by_what_they_resolve_to(monkeypatch):
-    """S3, W7: and what was checked is what is sent to."""
-    world = ServerWorld(monkeypatch, forbidden=FORBIDDEN)
-    client = world.client()
-    client.send(b"1", NAMED)
-    world.resolver.answer(NAMED.host, "10.0.0.1", "192.0.2.99")
-    assert world.left() == [(b"1", ("192.0.2.99", 53))]
-    client.send(b"2", Address("inside.example", 53))
-    world.resolver.answer("inside.example", "10.0.0.1", "::1")
-    assert world.left() == []
-    assert world.counters["forbidden"] == 1
-
-
-def test_a_name_that_changes_its_mind_is_checked_again(monkeypatch):
-    """W7: rebinding. A checked address serves a minute; then the name is resolved and judged anew."""
-    world = ServerWorld(monkeypatch, forbidden=FORBIDDEN)
-    client = world.client()
-    client.send(b"1", NAMED)
-    world.resolver.answer(NAMED.host, "192.0.2.99")
-    world.pass_time(ROUTE_SECONDS - 0.01)
-    client.send(b"2", NAMED)
-    assert world.left() == [(b"1", ("192.0.2.99", 53)), (b"2", ("192.0.2.99", 53))]
-    assert len(world.resolver.asked) == 1
-    world.pass_time(0.01)
-    client.send(b"3", NAMED)
-    world.resolver.answer(NAMED.host, "127.0.0.1")
-    assert world.left() == []
-    assert world.counters["forbidden"] == 1
-
-
-def test_names_that_the_rules_refuse_are_not_resolved(monkeypatch):
-    rules = AccessRules.parse("[outbound_block_list]\n||ads.example\n", "rules")
-    world = ServerWorld(monkeypatch, rules=rules)
-    world.client().send(b"x", Address("x.ads.example", 53))
-    assert world.resolver.asked == []
-    assert world.counters["forbidden"] == 1
-
-
-def test_port_0_is_no_target(world):
-    world.client().send(b"x", Address("192.0.2.1", 0))
-    assert (world.network.opened, world.resolver.asked) == ([], [])
-    assert world.counters["udp_dropped"] == 1
-
-
-# -- names -------------------------------------------------------------------------------------------
-
-
-def test_a_slow_name_holds_nobody_up(world):
-    """W23"""
-    client, other = world.client(), world.client(MOVED)
-    client.send(b"slow", NAMED)
-    client.send(b"quick")
-    other.send(b"other")
-    assert world.left() == [(b"quick", tuple(TARGET)), (b"other", tuple(TARGET))]
-    world.resolver.answer(NAMED.host, "192.0.2.99")
-    assert world.left() == [(b"slow", ("192.0.2.99", 53))]
-
-
-def test_few_datagrams_wait_and_nobody_else_s(world):
-    client, other = world.client(), world.client(MOVED)
-    for _ in range(MAX_WAITING + 3):
-        client.send(b"x", NAMED)
-    assert world.counters["udp_dropped"] == 3
-    other.send(b"y", NAMED)
-    world.resolver.answer(NAMED.host, "192.0.2.99")
-    assert len(world.left()) == MAX_WAITING + 1
-
-
-def test_a_name_without_an_address(world):
-    client = world.client()
-    client.send(b"x", NAMED)
-    world.resolver.answer(NAMED.host, ResolveFailed("no such name"))
-    assert world.counters["udp_dropped"] == 1
-    client.send(b"x", NAMED)
-    world.resolver.answer(NAMED.host, "192.0.2.99")
-    assert world.left() == [(b"x", ("192.0.2.99", 53))]
-
-
-@pytest.mark.parametrize("ending", ["expired", "evicted", "stopped"])
-def test_nobody_waits_for_an_association_that_ended(monkeypatch, ending):
-    """W20: a late answer brings nothing back."""
-    world = ServerWorld(monkeypatch, limit=1)
-    world.client().send(b"x", NAMED)
-    if ending == "expired":
-        world.pass_time(TIMEOUT)
-    elif ending == "evicted":
-        world.client(MOVED).send(b"y")
-    else:
-        world.stop()
-    world.resolver.answer(NAMED.host, "192.0.2.99")
-    assert [payload for payload, _ in world.left()] == ([b"y"] if ending == "evicted" else [])
-
-
 # -- how many, how long ------------------------------------------------------------------------------
 
 
@@ -581,42 +280,6 @@ def test_10000_flows_leave_nothing(monkeypatch, method):
     world.check_nothing_left()
     assert not getattr(world.packets, "_sessions", None), "SIP022: forgotten there, too"
     assert world.counters["udp_expired"] == 10_000
-
-
-# -- what the kernel refuses -------------------------------------------------------------------------
-
-
-def test_no_descriptor_for_a_session(world):
-    client = world.client()
-    world.network.error = errno.EMFILE
-    client.send(b"lost")
-    assert world.counters["udp_dropped"] == 1
-    world.network.error = None
-    client.send(b"sent")
-    assert world.left() == [(b"sent", tuple(TARGET))]
-
-
-def test_what_cannot_be_sent_is_not_counted_as_sent(world):
-    client = world.client()
-    client.send(b"x")
-    world.network.last.error = errno.ENETUNREACH
-    client.send(b"lost")
-    world.network.last.error = None
-    world.port.error = errno.ENOBUFS
-    world.answer(b"lost, too")
-    world.port.error = None
-    world.answer(b"y")
-    assert client.received() == [(TARGET, b"y")]
-    assert world.counters["udp_bytes_up"] == 1
-    assert world.counters["udp_errors"] == 2
-
-
-def test_a_source_without_a_wire_form_is_dropped(world):
-    client = world.client()
-    client.send(b"x")
-    world.answer(b"y", ("fe80::1%eth0", 9, 0, 2))
-    assert client.received() == []
-    assert world.counters["udp_dropped"] == 1
 
 
 # -- the end -----------------------------------------------------------------------------------------

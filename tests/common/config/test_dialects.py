@@ -10,22 +10,10 @@ from pathlib import Path
 import pytest
 
 from common.config import Secret, load_config
-from common.errors import ConfigError
+from tests.config_texts import BASE, load, problems
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "vectors.json").read_text())["sip008"]
 ROLES = ["sslocal", "ssserver"]
-
-BASE = {"server": "192.0.2.1", "server_port": 8388, "method": "aes-256-gcm", "password": "not a secret"}
-
-
-def load(content, role="sslocal"):
-    return load_config(role, text=content if isinstance(content, str) else json.dumps(content), environ={})
-
-
-def problems(content, role="sslocal"):
-    with pytest.raises(ConfigError) as caught:
-        load(content, role)
-    return list(caught.value.problems)
 
 
 RUST = """{

@@ -19,28 +19,12 @@ from common.config.passwords import PLACEHOLDER
 from common.config.schema import DEFAULT_FORBIDDEN
 from common.errors import ConfigError
 from common.proto.address import Address
+from tests.config_texts import BASE, base, load, problems
 
 ROOT = Path(__file__).parents[3]
 VECTORS = json.loads((ROOT / "tests" / "data" / "vectors.json").read_text())["sip008"]
 KEY = base64.b64encode(bytes(range(32))).decode()
 ROLES = ["sslocal", "ssserver"]
-
-BASE = {"server": "192.0.2.1", "server_port": 8388, "method": "aes-256-gcm", "password": "not a secret"}
-
-
-def load(content=None, role="sslocal", **options):
-    text = content if isinstance(content, str | None) else json.dumps(content)
-    return load_config(role, text=text, **{"environ": {}, **options})
-
-
-def problems(content=None, role="sslocal", **options):
-    with pytest.raises(ConfigError) as caught:
-        load(content, role, **options)
-    return list(caught.value.problems)
-
-
-def base(**content):
-    return {**BASE, **content}
 
 
 def default(role, servers):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import pytest
@@ -10,15 +9,11 @@ import yaml
 
 from common.config import load_config
 from common.errors import ConfigError
+from tests.config_texts import BASE, load
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
-BASE = {"server": "192.0.2.1", "server_port": 8388, "method": "aes-256-gcm", "password": "not a secret"}
 KEYED = {"server": "192.0.2.1", "server_port": 8388, "method": "2022-blake3-aes-128-gcm", "password": KEY}
 ROLES = ["sslocal", "ssserver"]
-
-
-def load(content, role="sslocal", **options):
-    return load_config(role, text=json.dumps(content), **{"environ": {}, **options})
 
 
 def problems(content, role="sslocal", **options):

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from common.net import dialer, sockets
 from common.net.loop import DefaultSelector, EventLoop
 from common.net.resolver import Resolver
 from tests.clock import FakeClock
+from tests.endpoints import Outcome
 from tests.fakedns import FakeDNS
 
 SELECTORS = [
@@ -65,6 +67,25 @@ def link() -> Iterator[tuple[socket.socket, socket.socket]]:
         server, _ = listener.accept()
     with client, server:
         yield client, server
+
+
+@pytest.fixture
+def outcome():
+    outcome = Outcome()
+    yield outcome
+    if outcome.sock is not None:
+        outcome.sock.close()
+    assert outcome.calls <= 1
+
+
+@pytest.fixture
+def distant(monkeypatch):
+    """No address is this host's own: every connection takes its time, and the loop has to tell."""
+
+    def begin_connection(*args, **options):
+        return sockets.begin_connection(*args, **options)[0], False
+
+    monkeypatch.setattr(dialer, "begin_connection", begin_connection)
 
 
 @pytest.fixture

@@ -1,15 +1,11 @@
-"""Listening, options, the hard close and the descriptor limit, on real sockets."""
+"""Listening, options and the hard close, on real sockets."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import ipaddress
-import math
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 
@@ -23,8 +19,6 @@ from common.net.sockets import (
     describe,
     first_reachable,
     listen,
-    listen_unix,
-    raise_nofile,
     reset,
     socket_address,
     tune,
@@ -182,99 +176,6 @@ def test_a_udp_port_that_cannot_be_bound_names_its_address(host, code):
     assert caught.value.filename == str(address)
 
 
-# -- Unix sockets -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "front.sock")
-
-
-def abandon(path):
-    """What a killed program leaves: a file that nobody listens on."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(path)
-
-
-def test_listens_at_a_path(path):
-    with listen_unix(path) as listener, socket.socket(socket.AF_UNIX) as client:
-        assert not listener.getblocking()
-        client.connect(path)
-        listener.accept()[0].close()
-        with pytest.raises(BlockingIOError):
-            listener.accept()
-
-
-@pytest.mark.parametrize("umask", [0, 0o022, 0o777])
-def test_a_path_is_its_owners_from_the_first_moment(path, monkeypatch, umask):
-    """Mode 0600, whatever the umask; and the umask is what it was."""
-    before = os.umask(umask)
-    try:
-        with listen_unix(path):
-            assert os.stat(path).st_mode & 0o777 == 0o600
-        assert os.umask(umask) == umask
-    finally:
-        os.umask(before)
-
-
-def test_an_abandoned_file_is_replaced(path):
-    abandon(path)
-    with listen_unix(path), socket.socket(socket.AF_UNIX) as client:
-        client.connect(path)
-
-
-@pytest.mark.parametrize("full", [False, True])
-def test_a_live_listener_is_left_alone(path, full):
-    """Also one that is too busy to accept: nothing waits for it."""
-    with listen_unix(path, backlog=0) as first, socket.socket(socket.AF_UNIX) as client:
-        if full:
-            client.connect(path)
-        with pytest.raises(OSError, match=f"in use: '{path}'") as caught:
-            listen_unix(path)
-        assert (caught.value.errno, caught.value.filename) == (errno.EADDRINUSE, path)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                first.accept()[0].close()
-        with socket.socket(socket.AF_UNIX) as other:
-            other.connect(path)
-
-
-@pytest.mark.parametrize("kind", ["file", "directory", "link to nothing", "datagrams"])
-def test_what_is_no_abandoned_listener_is_left_alone(path, kind, tmp_path):
-    with contextlib.ExitStack() as stack:
-        if kind == "file":
-            (tmp_path / "front.sock").write_text("precious")
-        elif kind == "directory":
-            (tmp_path / "front.sock").mkdir()
-        elif kind == "link to nothing":
-            (tmp_path / "front.sock").symlink_to(tmp_path / "nothing")
-        else:
-            stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)).bind(path)
-        before = os.lstat(path)
-        with pytest.raises(OSError, match="in use") as caught:
-            listen_unix(path)
-        assert caught.value.filename == path
-        assert os.lstat(path) == before
-
-
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [("missing/front", "No such file"), ("x" * 200, "path too long")],
-)
-def test_a_path_that_cannot_be_says_why(tmp_path, name, sentence):
-    path = str(tmp_path / name)
-    with pytest.raises(OSError, match=sentence) as caught:
-        listen_unix(path)
-    assert caught.value.filename == path
-
-
-def test_a_system_without_unix_sockets(path, monkeypatch):
-    monkeypatch.delattr(socket, "AF_UNIX")
-    with pytest.raises(OSError, match="no Unix sockets") as caught:
-        listen_unix(path)
-    assert caught.value.filename == path
-
-
 # -- connect, options, reset --------------------------------------------------------------------------
 
 
@@ -413,67 +314,3 @@ def test_describe(monkeypatch):
     monkeypatch.setitem(errno.errorcode, 10061, "WSAECONNREFUSED")
     assert describe(10061) == "WSAECONNREFUSED"
     assert describe(99999) == "Unknown error 99999"
-
-
-# -- descriptors --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("before", "limit", "after"),
-    [
-        ((64, 256), None, (256, 256)),
-        ((64, 256), 128, (128, 256)),
-        ((256, 256), 100, (100, 256)),
-        ((64, 256), 256, (256, 256)),
-    ],
-)
-def test_raise_nofile(before, limit, after):
-    """In a process of its own, because a hard limit does not come back."""
-    code = (
-        "import resource, sys; from common.net.sockets import raise_nofile\n"
-        f"resource.setrlimit(resource.RLIMIT_NOFILE, {before})\n"
-        f"print(raise_nofile({limit}), *resource.getrlimit(resource.RLIMIT_NOFILE))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(after[0]), *map(str, after)]
-
-
-class FakeResource:
-    """The module ``resource`` of another system, which grants ``most``; -1 is "infinite"."""
-
-    RLIMIT_NOFILE, RLIM_INFINITY = 7, -1
-
-    def __init__(self, soft, hard, most):
-        self.limits, self.most = (soft, hard), most
-
-    def getrlimit(self, which):
-        return self.limits
-
-    def setrlimit(self, which, limits):
-        def size(limit):
-            return math.inf if limit == -1 else limit
-
-        soft, hard = limits
-        if size(soft) > self.most or size(soft) > size(hard) or size(hard) > size(self.limits[1]):
-            raise ValueError("not allowed to raise maximum limit")
-        self.limits = limits
-
-
-@pytest.mark.parametrize(
-    ("system", "limit", "result"),
-    [
-        (FakeResource(256, -1, most=10240), None, 10240),  # macOS: endless on paper
-        (FakeResource(256, -1, most=10240), 4096, 4096),
-        (FakeResource(256, 4096, most=9999), 8192, 4096),  # over the hard limit, without root
-        (FakeResource(256, -1, most=math.inf), None, sys.maxsize),
-        (FakeResource(256, 256, most=64), 8192, 256),  # refuses everything
-    ],
-)
-def test_raise_nofile_elsewhere(monkeypatch, system, limit, result):
-    monkeypatch.setitem(sys.modules, "resource", system)
-    assert raise_nofile(limit) == result
-
-
-def test_raise_nofile_on_windows(monkeypatch):
-    monkeypatch.setitem(sys.modules, "resource", None)
-    assert raise_nofile(4096) == 512

@@ -13,11 +13,11 @@ from common.errors import ConnectFailed, Overloaded
 from common.net.loop import EventLoop
 from common.proto.address import Address
 from common.relay.admission import GRACE, QUIET_SECONDS, Admission, Bounds, Tally
-from common.relay.listener import TCPRelay
 from common.relay.stages import STAGE_CONNECTING, STAGE_DESTROYED, STAGE_INIT
 from common.relay.tcprelay import TCPRelayHandler
 from tests.clock import FakeClock
-from tests.fakes import LIMITS, FakeListener, FakeSelector, FakeSocket, World, settle
+from tests.fakes import FakeSelector, FakeSocket, settle
+from tests.relay_world import World, another_relay
 
 TARGET = Address("192.0.2.9", 80)
 
@@ -327,17 +327,7 @@ def test_listeners_share_one_admission(monkeypatch):
     """The oldest handshake of all makes room, whichever listener it came by."""
     world = World(monkeypatch, Client, bounds=Bounds(handshakes=1))
     first, _ = world.connect()
-    queue = FakeListener()
-    TCPRelay(
-        world.loop,
-        queue,
-        Client,
-        resolver=world.resolver,
-        limits=LIMITS,
-        admission=world.admission,
-        allowance=world.allowance,
-        counters=world.counters,
-    )
+    queue, _relay = another_relay(world, Client)
     world.pass_time(GRACE)
     queue.queue.append(FakeSocket())
     world.settle()

@@ -15,7 +15,8 @@ from common.relay.admission import QUIET_SECONDS, Admission
 from common.relay.flow import Allowance
 from common.relay.listener import ACCEPT_BATCH, CAPACITY_PAUSE, TCPRelay
 from common.relay.tcprelay import TCPRelayHandler
-from tests.fakes import LIMITS, FakeListener, FakeResolver, FakeSocket, World, os_error
+from tests.fakes import FakeResolver, FakeSocket, os_error
+from tests.relay_world import LIMITS, World, another_relay
 
 
 class Idle(TCPRelayHandler):
@@ -25,22 +26,6 @@ class Idle(TCPRelayHandler):
 @pytest.fixture
 def world(monkeypatch):
     return World(monkeypatch, Idle)
-
-
-def another_relay(world, make_handler=Idle):
-    """A second listener under the same admission: what it is asked to accept, and the relay."""
-    queue = FakeListener()
-    relay = TCPRelay(
-        world.loop,
-        queue,
-        make_handler,
-        resolver=world.resolver,
-        limits=LIMITS,
-        admission=world.admission,
-        allowance=world.allowance,
-        counters=world.counters,
-    )
-    return queue, relay
 
 
 # -- accepting -------------------------------------------------------------------------------------
@@ -138,7 +123,7 @@ def test_at_the_limit_clients_wait_until_a_connection_has_gone(monkeypatch, capl
 def test_the_limit_is_for_all_listeners_together(monkeypatch):
     world = World(monkeypatch, Idle, limit=1)
     _client, handler = world.connect()
-    queue, relay = another_relay(world)
+    queue, relay = another_relay(world, Idle)
     world.listener.queue.append(FakeSocket())
     queue.queue.append(FakeSocket())
     world.settle()
