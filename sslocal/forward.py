@@ -148,7 +148,8 @@ class Forward:
         """A stream that ended after the server's connect timeout most likely ended because of it."""
         waited = self.handler.loop.now - self.started_at
         if waited >= 0.9 * self.handler.limits.connect:
-            return ServerStalled(f"the server gave up after {waited:.0f} s: the target is silent, or the key is wrong")
+            reason = "the target is silent, or the key is wrong"
+            return ServerStalled(f"the server gave up after {waited:.0f} s: {reason}")
         return ServerClosed(self.handler.way.closed_without_answer)
 
     def _finish(self) -> None:
