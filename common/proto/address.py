@@ -114,11 +114,13 @@ def parse_address(data: bytes | bytearray | memoryview) -> tuple[Address, int] |
     if len(data) < end + 2 and end > start:  # an empty name waits for nothing: parse_name refuses it
         return None
     raw = bytes(data[start:end])
-    if atyp == ATYP_IPV4:
-        host = f"{raw[0]}.{raw[1]}.{raw[2]}.{raw[3]}"  # a quarter of what ipaddress takes
-    else:
-        host = parse_name(raw) if atyp == ATYP_NAME else str(ipaddress.IPv6Address(raw))
+    host = parse_name(raw) if atyp == ATYP_NAME else _spell(raw)
     return Address(host, int.from_bytes(data[end : end + 2], "big")), end + 2
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _spell(packed: bytes) -> str:
+    return str(ipaddress.ip_address(packed))
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
