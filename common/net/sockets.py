@@ -60,6 +60,18 @@ _STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 _NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
+class ListeningSocket(socket.socket):
+    """Looks up what every socket accepted from it is told, and which is an enum member each, only once."""
+
+    @functools.cached_property
+    def family(self) -> int:  # type: ignore[override]
+        return super().family
+
+    @functools.cached_property
+    def type(self) -> int:  # type: ignore[override]
+        return super().type
+
+
 def listen(address: Address, *, backlog: int = BACKLOG, reuse_port: bool = False) -> socket.socket:
     """Return a non-blocking TCP socket listening on ``address``; port 0 picks a free one.
 
@@ -99,7 +111,7 @@ def reserve(address: Address) -> socket.socket:
 
 def _bind_stream(address: Address, *, reuse_port: bool) -> socket.socket:
     family, bound = _bindable(address)
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = ListeningSocket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         _share_address(sock)
@@ -229,7 +241,7 @@ def connect_to(sock: socket.socket, ip: IPAddress, port: int) -> None:
 def socket_address(ip: IPAddress, port: int) -> Any:
     """Return the address as a socket of its family tells it. Raises OSError for a zone that is not there."""
     if ip.version == 4:
-        return str(ip), port
+        return socket.inet_ntoa(ip.packed), port  # half of what str() takes
     # The system has its own spelling of some addresses, and it knows the number of a zone.
     return socket.getaddrinfo(str(ip), port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][4]
 
