@@ -15,6 +15,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from common.errors import UpstreamError
 from common.net.loop import EventLoop
@@ -31,6 +32,14 @@ IsAllowed = Callable[[Address, IPAddress], bool]
 OnReply = Callable[[Address, memoryview | bytes], None]
 
 logger = logging.getLogger("shadowrelay.udp")
+
+
+class Route(NamedTuple):
+    """Where the datagrams of one target go, until when on the loop's clock."""
+
+    family: int
+    address: SocketAddress
+    until: float
 
 
 class Targets:
@@ -66,15 +75,15 @@ class Targets:
         self.loop, self.resolver, self.is_allowed = loop, resolver, is_allowed
         self.on_reply, self.counters, self.user = on_reply, counters, user
         self._sockets: dict[int, DatagramSocket] = {}
-        self._routes: dict[Address, tuple[IPAddress, float]] = {}
+        self._routes: dict[Address, Route] = {}
         self._queries: set[Query] = set()
         self._waiting = 0
 
     def send(self, target: Address, payload: memoryview | bytes) -> None:
         """Send one datagram, now or when its name is resolved; it may be dropped, as UDP is."""
         route = self._routes.get(target)
-        if route is not None and route[1] > self.loop.now:
-            self._send_to(route[0], target.port, payload)
+        if route is not None and route.until > self.loop.now:
+            self._send_by(route, payload)
             return
         if target.port == 0 or self._waiting >= MAX_WAITING:
             self.counters["udp_dropped"] += 1
@@ -114,11 +123,13 @@ class Targets:
         if len(self._routes) >= MAX_ROUTES:
             self._routes.clear()
         ip = first_reachable(allowed)
-        self._routes[target] = (ip, self.loop.now + ROUTE_SECONDS)
-        self._send_to(ip, target.port, payload)
-
-    def _send_to(self, ip: IPAddress, port: int, payload: memoryview | bytes) -> None:
         family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+        route = Route(family, (str(ip), target.port), self.loop.now + ROUTE_SECONDS)
+        self._routes[target] = route
+        self._send_by(route, payload)
+
+    def _send_by(self, route: Route, payload: memoryview | bytes) -> None:
+        family = route.family
         outlet = self._sockets.get(family)
         if outlet is None:
             try:
@@ -128,7 +139,7 @@ class Targets:
                 logger.debug("no socket for UDP: %s", exc)
                 return
             outlet = self._sockets[family] = DatagramSocket(self.loop, sock, self._on_datagram, self.counters)
-        if outlet.send(payload, (str(ip), port)):
+        if outlet.send(payload, route.address):
             self._count("udp_bytes_up", len(payload))
 
     def _on_datagram(self, data: memoryview, source: SocketAddress) -> None:
