@@ -26,7 +26,7 @@ from common.proto.request import Auth, Command, Request
 VERSION = 0x05
 NO_AUTHENTICATION, USER_PASSWORD = 0x00, 0x02
 CONNECT, UDP_ASSOCIATE = 0x01, 0x03  # 02 is BIND, which we do not do
-SUCCEEDED = 0x00
+SUCCEEDED = b"\x05\x00\x00"  # version, reply, RSV
 
 UNSPECIFIED = encode_address(Address("0.0.0.0", 0))
 
@@ -75,7 +75,7 @@ class Socks5Front:
         if self._stage != ASKED:
             return b""
         self._stage = ANSWERED
-        return b"\x05%c\x00%b" % (SUCCEEDED, encode_address(bound) if bound else UNSPECIFIED)
+        return SUCCEEDED + (encode_address(bound) if bound else UNSPECIFIED)
 
     def reject(self, error: RelayError) -> bytes:
         """Return the refusal that fits what the client waits for; b"" once it has an answer."""
