@@ -63,8 +63,8 @@ def test_the_oldest_stranger_makes_room_and_holders_of_the_key_do_not(start_prog
         wait_until(one_more_ends_the_first, timeout=20)
         with dial(port) as sock:
             assert is_served(sock, origin.address)
-        served.sendall(b"")
-        assert origin.live == 2
+        wait_until(lambda: origin.live == 1, timeout=20)
+        assert not ends(served, 0.05)
     assert "have not said what they want" in program.log()
     assert program.log().count("have not said what they want") == 1, "rarely told"
 

@@ -151,6 +151,8 @@ def test_hangup_reloads_and_keeps_what_is_open(place, running):
         assert echo(sock)
         with place.connect() as new:
             assert echo(new)
+            new.shutdown(socket.SHUT_WR)
+            assert new.recv(1) == b"", "its end is known there"
         running.send_signal(signal.SIGUSR1)
         logged(place, "INFO statistics: connections=1 echoed=15 timers=0 watched=")
         running.send_signal(signal.SIGQUIT)
