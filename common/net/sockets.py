@@ -117,9 +117,7 @@ def _bind_stream(address: Address, *, reuse_port: bool) -> socket.socket:
         _share_address(sock)
         if reuse_port:
             _allow_reuse(sock)
-        if family == socket.AF_INET6:
-            dual = address.host == "::" and socket.has_dualstack_ipv6()
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+        _choose_families(sock, address)
         sock.bind(bound)
     except BaseException:
         sock.close()
@@ -134,9 +132,7 @@ def bind_datagrams(address: Address) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
-            if family == socket.AF_INET6:
-                dual = address.host == "::" and socket.has_dualstack_ipv6()
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+            _choose_families(sock, address)
             for option in ("SO_RCVBUF", "SO_SNDBUF"):
                 with contextlib.suppress(OSError):
                     sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), DATAGRAM_BUFFER)
@@ -147,6 +143,13 @@ def bind_datagrams(address: Address) -> socket.socket:
     except OSError as exc:
         raise OSError(exc.errno, exc.strerror, str(address)) from exc
     return sock
+
+
+def _choose_families(sock: socket.socket, address: Address) -> None:
+    """Have ``::`` take IPv4 as well, and every other IPv6 address nothing but its own."""
+    if sock.family == socket.AF_INET6:
+        dual = address.host == "::" and socket.has_dualstack_ipv6()
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
 
 
 def listen_unix(path: str, *, backlog: int = BACKLOG) -> socket.socket:

@@ -221,14 +221,8 @@ class Flow:
             if self.handler is not None:
                 self.handler.on_unreadable(source, exc)
             return
-        if size:  # as ``feed`` has it, without the call: nothing here happens more often
-            handler = self.handler
-            if handler is not None:
-                handler.last_active = source.loop.now
-            self.total += size
-            out = self.transform(_RX[:size])
-            if out and not self.sink.write(out) and not self.closed:
-                source.want(source.events & ~READ)
+        if size:
+            self.feed(_RX[:size])
             return
         self.eof = True
         source.want(source.events & ~READ)
