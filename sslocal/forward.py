@@ -141,7 +141,7 @@ class Forward:
             handler.detach_flows()
             handler.redial()
             return
-        logger.debug("%s: %s (%s)", handler.peer, error, handler.count(error))
+        logger.debug("%s: %s (%s)", handler, error, handler.count(error))
         handler.conclude(self.exchange.fail(error))
 
     def _cause(self) -> UpstreamError:

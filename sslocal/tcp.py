@@ -14,13 +14,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from socket import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.acl import Verdict
 from common.crypto import ClientStream
 from common.errors import RelayError, ServerClosed, TargetForbidden, Unsupported, UpstreamError
 from common.net.loop import READ
-from common.net.timers import Timer
 from common.proto.address import IPAddress
 from common.proto.front import FirstByteFront
 from common.proto.http_proxy import HttpFront
@@ -64,7 +63,12 @@ class Service:
 class LocalHandler(TCPRelayHandler):
     """sslocal's end of one relayed connection."""
 
-    def __init__(self, relay: TCPRelay, sock: socket, peer: str, service: Service) -> None:
+    __slots__ = (
+        *("association", "between_requests", "candidate", "candidates", "forward", "front", "header_waits"),
+        *("request", "service", "session", "way"),
+    )
+
+    def __init__(self, relay: TCPRelay, sock: socket, peer: tuple[Any, ...], service: Service) -> None:
         super().__init__(relay, sock, peer)
         self.service = service
         self.front = service.new_front(sock)
@@ -74,7 +78,7 @@ class LocalHandler(TCPRelayHandler):
         self.candidate: Candidate | None = None
         self.session: ClientStream | None = None
         self.forward: Forward | None = None
-        self.hold: Timer | None = None
+        self.header_waits = False  # for the client's first payload
         self.association: SocksAssociation | None = None
         self.between_requests = False
 
@@ -104,7 +108,7 @@ class LocalHandler(TCPRelayHandler):
         if request.command is Command.UDP_ASSOCIATE:
             self._associate(request)
             return
-        logger.debug("%s wants %s", self.peer, request.address)
+        logger.debug("%s wants %s", self, request.address)
         if request.command is Command.FORWARD:
             self._begin_forward(request)
         else:
@@ -116,12 +120,12 @@ class LocalHandler(TCPRelayHandler):
         if self.service.udp is None:
             raise Unsupported("UDP is not enabled here")
         self.advance(STAGE_UDP_ASSOC)
-        self.disarm()
+        self.expect_nothing()
         self.relay.admission.handshakes.pop(self, None)
         self.association, bound = associate(
             self.service.udp, self.local.sock, request.address.port, self._on_association_end
         )
-        logger.debug("%s has a UDP association on %s", self.peer, bound)
+        logger.debug("%s has a UDP association on %s", self, bound)
         self.local.readable = self.discard
         self.local.write(self.front.accept(bound))
 
@@ -135,7 +139,7 @@ class LocalHandler(TCPRelayHandler):
         assert isinstance(front, HttpFront) and front.exchange is not None
         previous, self.forward = self.forward, Forward(self, front.exchange)
         if previous is not None and previous.parked_for == request.address and self.remote is not None:
-            self.disarm()
+            self.expect_nothing()
             self.forward.start(reused=True)
         else:
             self.redial()
@@ -164,7 +168,7 @@ class LocalHandler(TCPRelayHandler):
         target = self.request.address
         if verdict is Verdict.BLOCK:
             error = TargetForbidden(f"the target {target} is blocked by a rule here")
-            logger.debug("%s: %s (%s)", self.peer, error, self.count(error))
+            logger.debug("%s: %s (%s)", self, error, self.count(error))
             self.fail(error)
             return
         self.way = Direct(target) if verdict is Verdict.BYPASS else self.service.upstreams
@@ -200,7 +204,7 @@ class LocalHandler(TCPRelayHandler):
     def on_failed(self, error: UpstreamError) -> None:
         assert self.candidate is not None
         error.towards(f"{self.candidate.description} is out of reach")
-        logger.debug("%s: %s", self.peer, error)
+        logger.debug("%s: %s", self, error)
         self.try_next_candidate(error)
 
     def on_connected(self) -> None:
@@ -217,21 +221,22 @@ class LocalHandler(TCPRelayHandler):
         if early and self.up is not None:
             self.up.feed(memoryview(early))
         else:
-            self.hold = self.loop.call_later(HEADER_HOLD, self._send_header)
+            self.header_waits = True
+            self.expect(self.loop.now + HEADER_HOLD, self._send_header)
 
     # -- the stream ------------------------------------------------------------------------------
 
     def _first_payload(self, data: memoryview) -> bytes:
         """The transform of the first payload only: header and payload in one flight."""
         assert self.session is not None and self.up is not None
-        self._release_hold()
         self.up.transform = self.session.seal
+        if self.header_waits:
+            self.header_waits = False
+            self.watch_quiet()
         return self.session.first(data)
 
-    @contained
     def _send_header(self) -> None:
         """The client waits for the target to speak first: send the header alone."""
-        self.hold = None
         if self.up is not None:
             self.up.feed(memoryview(b""))
 
@@ -242,7 +247,7 @@ class LocalHandler(TCPRelayHandler):
             return
         if flow is self.down:
             self.session.eof()
-        elif self.hold is not None and self.remote is not None:
+        elif self.header_waits and self.remote is not None:
             # The client ended before it sent anything; the header must still go first.
             flow.feed(memoryview(b""))
             if self.stage != STAGE_STREAM:
@@ -295,8 +300,7 @@ class LocalHandler(TCPRelayHandler):
         self.advance(STAGE_ADDR)
         self.front = self.front.again()
         self.local.readable = self.read_prologue
-        self.disarm()
-        self.timer = self.loop.call_later(self.handshake_seconds(), self.on_handshake_timeout)
+        self.expect(self.loop.now + self.limits.handshake, self.on_handshake_timeout)
         if self.remote is not None:
             self.remote.readable = self._on_parked_readable
         self.between_requests = True
@@ -315,16 +319,15 @@ class LocalHandler(TCPRelayHandler):
         else:
             super().on_drain()
 
-    @contained
     def on_handshake_timeout(self) -> None:
         if self.between_requests:
             self.conclude()  # an idle client has asked nothing that a 408 could answer
         else:
             super().on_handshake_timeout()
 
-    def release_remote(self) -> None:
-        self._release_hold()
-        super().release_remote()
+    def detach_flows(self) -> None:
+        self.header_waits = False
+        super().detach_flows()
 
     def destroy(self) -> None:
         association, self.association = self.association, None
@@ -333,15 +336,10 @@ class LocalHandler(TCPRelayHandler):
         super().destroy()
         self.forward = None  # it refers to us: freed by refcount, not by the gc
 
-    def _release_hold(self) -> None:
-        if self.hold is not None:
-            self.hold.cancel()
-            self.hold = None
-
     # -- failures --------------------------------------------------------------------------------
 
     def on_protocol_error(self, error: RelayError) -> None:
-        logger.debug("%s: %s (%s)", self.peer, error, self.count(error))
+        logger.debug("%s: %s (%s)", self, error, self.count(error))
         self.fail(error)
 
     def fail(self, error: RelayError) -> None:

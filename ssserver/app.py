@@ -28,13 +28,14 @@ class ServerApp(RelayApp):
 
     def __init__(self, config: Config, loop: EventLoop | None = None) -> None:
         super().__init__(config, loop)
+        jitter = 1.0 + JITTER * os.urandom(1)[0] / 255
+        self.limits = self.limits._replace(handshake=config.timeout * jitter)
         # What must not be forgotten by a reload. Salts go by the address, since keys may change there.
         self._salts: dict[tuple[Address | str, Family], ReplayFilter] = {}
         self._packets: dict[Server, ServerPackets] = {}
 
     def open(self) -> None:
         config = self.config
-        jitter = 1.0 + JITTER * os.urandom(1)[0] / 255
         for server, listener, datagrams in bind(config, self.sockets):
             users = [(user.name, user.password.reveal()) for user in server.users]
             cipher = self.cipher(server, users)
@@ -45,7 +46,6 @@ class ServerApp(RelayApp):
                     clock=time.time,
                     random=os.urandom,
                     salts=self._salts_of(server, bound_to(listener)),
-                    handshake_seconds=config.timeout * jitter,
                     segmented_header=config.segmented_header,
                     gate=gate,
                     reject=config.reject,

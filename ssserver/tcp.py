@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from socket import SHUT_WR, socket
+from typing import Any
 
 from common.config.schema import Reject
 from common.crypto import Cipher, ReplayFilter
@@ -55,13 +56,11 @@ class Service:
         clock: Callable[[], float],
         random: Callable[[int], bytes],
         salts: ReplayFilter,
-        handshake_seconds: float,
         segmented_header: bool,
         gate: Gate,
         reject: Reject = "drain",
     ) -> None:
         self.cipher, self.clock, self.random, self.salts = cipher, clock, random, salts
-        self.handshake_seconds = handshake_seconds
         self.segmented_header = segmented_header
         self.gate = gate
         self.reject: Reject = reject
@@ -72,7 +71,9 @@ class Service:
 class ServerHandler(TCPRelayHandler):
     """ssserver's end of one relayed stream."""
 
-    def __init__(self, relay: TCPRelay, sock: socket, peer: str, service: Service) -> None:
+    __slots__ = ("early", "service", "session", "user", "welcome")
+
+    def __init__(self, relay: TCPRelay, sock: socket, peer: tuple[Any, ...], service: Service) -> None:
         super().__init__(relay, sock, peer)
         self.service = service
         self.early = b""  # the first payload, until the target is connected
@@ -83,15 +84,12 @@ class ServerHandler(TCPRelayHandler):
             random=service.random,
             salts=service.salts,
             segmented=service.segmented_header,
-            peer=_host(peer),
+            peer=peer,
         )
-
-    def handshake_seconds(self) -> float:
-        return self.service.handshake_seconds
 
     def start(self) -> None:
         super().start()
-        if not self.service.gate.admits(_host(self.peer)):
+        if not self.service.gate.admits(self.peer[0]):
             self.relay.counters["not_admitted"] += 1
             self.welcome = False  # which shows no sooner than it would show for anybody
 
@@ -109,7 +107,7 @@ class ServerHandler(TCPRelayHandler):
         if opened is None:
             return
         target, self.early = opened
-        logger.debug("%s%s wants %s", self.peer, _called(self.session.user), target)
+        logger.debug("%s%s wants %s", self, _called(self.session.user), target)
         if not self._takes_one_more():
             self._refuse(target, Overloaded("the user has too many connections"))
         elif target.port == 0:
@@ -152,7 +150,7 @@ class ServerHandler(TCPRelayHandler):
         self._refuse(self.target, error)
 
     def _refuse(self, target: Address, error: UpstreamError) -> None:
-        logger.debug("%s cannot have %s: %s (%s)", self.peer, target, error, self.count(error))
+        logger.debug("%s cannot have %s: %s (%s)", self, target, error, self.count(error))
         self.conclude()
 
     # -- the stream ------------------------------------------------------------------------------
@@ -174,10 +172,10 @@ class ServerHandler(TCPRelayHandler):
     def on_protocol_error(self, error: RelayError) -> None:
         label = self.count(error)
         if self.stage == STAGE_STREAM:
-            logger.debug("%s broke its stream: %s (%s)", self.peer, error, label)
+            logger.debug("%s broke its stream: %s (%s)", self, error, label)
             self.conclude()
         elif self.stage in (STAGE_INIT, STAGE_ADDR):
-            logger.debug("%s is not a client of ours: %s (%s)", self.peer, error, label)
+            logger.debug("%s is not a client of ours: %s (%s)", self, error, label)
             self._reject()
         else:
             self.destroy()
@@ -194,9 +192,7 @@ class ServerHandler(TCPRelayHandler):
             except OSError:
                 self.destroy()
 
-    @contained
     def on_handshake_timeout(self) -> None:
-        self.timer = None
         if self.stage != STAGE_DRAIN:
             self.relay.counters["handshake_timeout"] += 1
         self.close_quietly()
@@ -233,10 +229,6 @@ class ServerHandler(TCPRelayHandler):
             self.relay.admission.users.give(self.user)
             self.user = None
         super().destroy()
-
-
-def _host(peer: str) -> str:
-    return peer.rpartition(":")[0]
 
 
 def _called(user: str | None) -> str:

@@ -67,12 +67,12 @@ class ServerWorld(World):
             clock=lambda: NOW,
             random=random.Random(99).randbytes,
             salts=self.cipher.replay_filter(),
-            handshake_seconds=HANDSHAKE,
             segmented_header=segmented,
             gate=Gate(networks, rules),
             reject=reject,
         )
         make_handler = functools.partial(ServerHandler, service=self.service)
+        limits = limits._replace(handshake=HANDSHAKE)
         super().__init__(monkeypatch, make_handler, limits=limits, bounds=bounds)
 
     def client(self, target: Address, seed: int = 1, user: str | None = None) -> Client:

@@ -7,9 +7,9 @@
 The next attempt starts when the one before has failed, or has been silent for ``STAGGER`` seconds;
 attempts that are under way stay in the race. One address costs one attempt and one timer.
 
-The rule: the callback is called exactly once and never after ``cancel``; a failure comes from the
-loop, and so does a connection, unless it stands at once: to an address of this host's own there is
-nothing to wait for. The callback is trusted not to raise; what it raises is logged.
+The rule: the callback is called exactly once, from the loop, and never after ``cancel``. It is trusted
+not to raise; what it raises is logged. A connection that stands at once needs none: to an address of
+this host's own there is nothing to wait for.
 """
 
 from __future__ import annotations
@@ -45,18 +45,29 @@ def dial(
     timeout: float,
     no_delay: bool = True,
     keep_alive: float = 15.0,
-) -> Dial | None:
+) -> Dial | socket.socket:
     """Connect over TCP to one of ``addresses``, tried in order, within ``timeout`` seconds.
 
-    ``callback(sock, None)`` hands over a connected, non-blocking socket that the loop does not
-    watch, with the options of ``tune`` set; ``callback(None, error)`` reports ConnectTimeout,
-    ConnectFailed with the errno that tells most, or Overloaded when this process has no descriptor
-    left. Returns None when it has been called already. Raises ValueError when ``addresses`` is empty.
+    Returns a connected, non-blocking socket that the loop does not watch, with the options of ``tune``
+    set; or, in nearly all cases, what is under way: then ``callback(sock, None)`` hands over such a
+    socket, or ``callback(None, error)`` reports ConnectTimeout, ConnectFailed with the errno that tells
+    most, or Overloaded when this process has no descriptor left. Raises ValueError when ``addresses`` is
+    empty.
     """
     if not addresses:
         raise ValueError("no address to dial")
+    ip, port = addresses[0]
+    try:
+        sock, connected = begin_connection(ip, port, no_delay=no_delay, keep_alive=keep_alive)
+    except OSError as exc:
+        began: socket.socket | OSError = exc
+    else:
+        if connected:
+            return sock
+        began = sock
     dialling = Dial(loop, addresses, callback, timeout, no_delay, keep_alive)
-    return dialling if dialling.begin() else None
+    dialling.begin(began)
+    return dialling
 
 
 class Dial:
@@ -80,13 +91,14 @@ class Dial:
         self._deadline: Timer | None = None
         self._next: Timer | None = None
 
-    def begin(self) -> bool:
-        """Start; False when it is over already."""
-        self._advance()
-        if self._callback is None:
-            return False
+    def begin(self, first: socket.socket | OSError) -> None:
+        """Start; ``first`` is what has become of the first address."""
         self._deadline = self.loop.call_later(self._timeout, self._on_deadline)
-        return True
+        ip, port = self._waiting.popleft()
+        if self._follow(ip, port, first):
+            self._stagger()
+        else:
+            self._next = self.loop.call_at(self.loop.now, self._advance)
 
     def cancel(self) -> None:
         """Close what is under way; the callback is never called from here on. Idempotent."""
@@ -122,30 +134,39 @@ class Dial:
         while self._waiting:
             ip, port = self._waiting.popleft()
             if self._begin(ip, port):
-                if self._waiting and self._callback is not None:
-                    self._next = self.loop.call_later(STAGGER, self._advance)
+                self._stagger()
                 return
         if not self._attempts:
             self._next = self.loop.call_at(self.loop.now, self._give_up)
+
+    def _stagger(self) -> None:
+        if self._waiting and self._callback is not None:
+            self._next = self.loop.call_later(STAGGER, self._advance)
 
     def _begin(self, ip: IPAddress, port: int) -> bool:
         """False when it failed at once."""
         try:
             sock, connected = begin_connection(ip, port, no_delay=self._no_delay, keep_alive=self._keep_alive)
         except OSError as exc:
-            self._note(Address(str(ip), port), exc.errno)
-            return False
+            return self._follow(ip, port, exc)
         if connected:
             try:
                 self._finish(sock, None)
             except Exception as exc:
                 _report_fault(Address(str(ip), port), exc)
             return True
-        attempt = Attempt(self, sock, ip, Address(str(ip), port))
+        return self._follow(ip, port, sock)
+
+    def _follow(self, ip: IPAddress, port: int, began: socket.socket | OSError) -> bool:
+        """Watch a connection that has begun; False when it has failed already."""
+        if isinstance(began, OSError):
+            self._note(Address(str(ip), port), began.errno)
+            return False
+        attempt = Attempt(self, began, ip, Address(str(ip), port))
         try:
-            self.loop.watch(sock, WRITE, 0, attempt)
+            self.loop.watch(began, WRITE, 0, attempt)
         except OSError as exc:
-            sock.close()
+            began.close()
             self._note(attempt.address, exc.errno)
             return False
         self._attempts.append(attempt)

@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from socket import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common.net.loop import READ, EventLoop
 from common.net.resolver import Resolver
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ACCEPT_BATCH = 64  # connections per event, so that a flood of them cannot starve the rest
 CAPACITY_PAUSE = 0.5  # seconds without accepting once the kernel has no descriptor to give
 
-MakeHandler = Callable[["TCPRelay", socket, str], "TCPRelayHandler"]
+MakeHandler = Callable[["TCPRelay", socket, tuple[Any, ...]], "TCPRelayHandler"]
 
 logger = logging.getLogger("shadowrelay.relay")
 
@@ -94,9 +94,12 @@ class TCPRelay:
         self.admission.pause(self, cause)
         self.loop.call_later(CAPACITY_PAUSE, self.admission.wake)
 
-    def _spawn(self, sock: socket, peer: tuple[str, int]) -> None:
+    def _spawn(self, sock: socket, peer: Any) -> None:
         admission = self.admission
-        source = admission.source_of(peer[0]) if isinstance(peer, tuple) else None
+        if isinstance(peer, tuple):
+            source = admission.source_of(peer[0])
+        else:
+            peer, source = (), None  # of a Unix socket
         if source is not None and not admission.takes_from(source, peer[0]):
             reset(sock)  # in any case, since a close would tell whether bytes have arrived
             return
@@ -104,7 +107,7 @@ class TCPRelay:
         if not OPTIONS_ARE_INHERITED:
             self._tune(sock)
         try:
-            handler = self.make_handler(self, sock, f"{peer[0]}:{peer[1]}" if peer else "unix")
+            handler = self.make_handler(self, sock, peer)
         except Exception:
             sock.close()
             if source is not None:

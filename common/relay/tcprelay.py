@@ -14,14 +14,15 @@ import functools
 import logging
 from collections.abc import Hashable, Sequence
 from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
+from typing import Any
 
 from common.errors import ConnectTimeout, HandshakeTimeout, RelayError, UpstreamError, reply_for
 from common.net.dialer import Dial, dial
 from common.net.loop import READ
-from common.net.resolver import Query, ResolveCallback, Resolver
-from common.net.timers import Timer
+from common.net.resolver import Query, ResolveCallback
 from common.proto.address import Address, IPAddress
 from common.relay.containment import contained
+from common.relay.expectant import Expectant
 from common.relay.flow import Flow, Side, Transform, discard, receive
 from common.relay.listener import Limits, TCPRelay
 from common.relay.stages import (
@@ -41,17 +42,20 @@ RESET_LINGER = 0.2  # seconds, when the far end broke: there is nothing to wait 
 LINGER = 2.0  # seconds to keep reading a client that has been told everything (RFC 9112 section 9.6)
 
 
-class TCPRelayHandler:
+class TCPRelayHandler(Expectant):
     """One proxied connection. Its sides are what the loop holds; nothing else refers to it for long."""
 
-    source: Hashable = None  # what ``Admission`` counts it under, if at all
+    __slots__ = (
+        *("__weakref__", "dialing", "down", "limits", "local", "peer", "query", "relay"),
+        *("remote", "source", "stage", "target", "up"),
+    )
 
-    def __init__(self, relay: TCPRelay, sock: socket, peer: str) -> None:
-        self.relay, self.loop, self.peer = relay, relay.loop, peer
-        self.resolver: Resolver = relay.resolver
+    def __init__(self, relay: TCPRelay, sock: socket, peer: tuple[Any, ...]) -> None:
+        super().__init__(relay.loop)
+        self.relay, self.peer = relay, peer
+        self.source: Hashable = None  # what ``Admission`` counts it under, if at all
         self.limits: Limits = relay.limits
         self.stage = STAGE_INIT
-        self.last_active = self.loop.now
         self.local = Side(self, sock, self.loop, relay.allowance)
         self.remote: Side | None = None
         self.up: Flow | None = None
@@ -59,19 +63,18 @@ class TCPRelayHandler:
         self.query: Query | None = None
         self.dialing: Dial | None = None
         self.target: Address | None = None
-        self.timer: Timer | None = None
+
+    def __str__(self) -> str:
+        """Who it is, for a log."""
+        return f"{self.peer[0]}:{self.peer[1]}" if self.peer else "unix"
 
     def start(self) -> None:
         """Begin to read; whatever raises from here on is this connection's own fault."""
-        self.timer = self.loop.call_later(self.handshake_seconds(), self.on_handshake_timeout)
+        self.expect(self.loop.now + self.limits.handshake, self.on_handshake_timeout)
         self.local.readable = self.read_prologue
         self.local.want(READ)
 
     # -- what a subclass decides ---------------------------------------------------------------
-
-    def handshake_seconds(self) -> float:
-        """From accept to the end of the prologue."""
-        return self.limits.handshake
 
     def on_prologue(self, data: bytes) -> None:
         """Consume handshake bytes; call ``resolve`` when the way on is known. Raises ProtocolError."""
@@ -119,40 +122,60 @@ class TCPRelayHandler:
     def resolve(self, target: Address) -> None:
         """ADDR or CONNECTING → DNS: look up ``target``, then connect to it."""
         self.target = target
-        self.look_up(target.host, self._on_resolved)
+        ip = target.ip
+        if ip is None:
+            self.look_up(target.host, self._on_resolved)
+        else:
+            self.enter_dns()
+            if not self._is_reset():
+                self._connect((ip,))
 
     def look_up(self, host: str, callback: ResolveCallback) -> None:
         """To DNS: the client waits until ``callback`` has what the resolver finds, which may be at once."""
-        self.advance(STAGE_DNS)
-        self.disarm()
-        self.relay.admission.handshakes.pop(self, None)
-        query = self.resolver.resolve(host, callback)
+        self.enter_dns()
+        query = self.relay.resolver.resolve(host, callback)
         if query is not None:  # else it was answered already, and ``self.query`` may be the next one by now
             self.query = query
             self.local.want(self.local.events & ~READ)
 
+    def enter_dns(self) -> None:
+        self.advance(STAGE_DNS)
+        self.expect_nothing()
+        self.relay.admission.handshakes.pop(self, None)
+
     @contained
     def _on_resolved(self, addresses: tuple[IPAddress, ...], error: UpstreamError | None) -> None:
         self.query = None
-        if self.stage != STAGE_DNS or self.target is None:
+        if self.stage != STAGE_DNS or self.target is None or self._is_reset():
             return
-        code = self.local.sock.getsockopt(SOL_SOCKET, SO_ERROR)
-        if code:  # the client reset while it was not watched: nothing may be done for it any more
-            self.on_unreadable(self.local, OSError(code, "reset"))
-            return
-        if error is not None:
+        if error is None:
+            self._connect(addresses)
+        else:
             self.on_failed(error)
-            return
-        allowed = [(ip, self.target.port) for ip in self.on_addresses(addresses)]
-        self.relay.admission.check_connecting()
+
+    def _is_reset(self) -> bool:
+        """Whether the client reset while it was not watched; nothing may be done for it any more."""
+        code = self.local.sock.getsockopt(SOL_SOCKET, SO_ERROR)
+        if code:
+            self.on_unreadable(self.local, OSError(code, "reset"))
+        return code != 0
+
+    def _connect(self, addresses: tuple[IPAddress, ...]) -> None:
+        """DNS → CONNECTING, and on if the way stands at once."""
+        assert self.target is not None
+        port, limits, admission = self.target.port, self.limits, self.relay.admission
+        allowed = [(ip, port) for ip in self.on_addresses(addresses)]
+        admission.check_connecting()
         self.advance(STAGE_CONNECTING)
-        connect, no_delay, keep_alive = self.limits.connect, self.limits.no_delay, self.limits.keep_alive
-        dialing = dial(
+        connect, no_delay, keep_alive = limits.connect, limits.no_delay, limits.keep_alive
+        dialled = dial(
             self.loop, allowed, self._on_dialled, timeout=connect, no_delay=no_delay, keep_alive=keep_alive
         )
-        if dialing is not None:  # else it stands already
-            self.dialing = dialing
-            self.relay.admission.connecting.add(self)
+        if isinstance(dialled, socket):
+            self._reach(dialled)
+        else:
+            self.dialing = dialled
+            admission.connecting.add(self)
             self.local.want(self.local.events & ~READ)
 
     @contained
@@ -161,7 +184,10 @@ class TCPRelayHandler:
         self.relay.admission.connecting.discard(self)
         if sock is None:
             self.on_failed(error or ConnectTimeout("no answer"))
-            return
+        else:
+            self._reach(sock)
+
+    def _reach(self, sock: socket) -> None:
         self.remote = Side(self, sock, self.loop, self.relay.allowance)
         self.on_connected()
 
@@ -169,14 +195,12 @@ class TCPRelayHandler:
         """CONNECTING or ADDR → STREAM: two flows take over both sides."""
         assert self.remote is not None
         self.advance(STAGE_STREAM)
-        self.up = Flow(self, self.local, self.remote, up)
-        self.down = Flow(self, self.remote, self.local, down)
+        local, remote = self.local, self.remote
+        self.up = Flow(self, local, remote, up)
+        self.down = Flow(self, remote, local, down)
         self.last_active = self.loop.now
-        for flow in (self.up, self.down):
-            if flow.sink.pending is None:
-                flow.resume()
-            else:
-                flow.source.want(flow.source.events & ~READ)
+        for source, sink in ((local, remote), (remote, local)):
+            source.want(source.events | READ if sink.pending is None else source.events & ~READ)
         self.watch_quiet()
 
     def read_prologue(self) -> None:
@@ -240,42 +264,18 @@ class TCPRelayHandler:
 
     # -- time ------------------------------------------------------------------------------------
 
-    def watch_quiet(self) -> None:
-        """Arm the timer that ends a quiet connection, for as long as one of its limits applies."""
-        self.disarm()
-        limit = self.quiet_limit()
-        if limit is not None:
-            self.timer = self.loop.call_at(self.last_active + limit, self._on_quiet)
-
     def quiet_limit(self) -> float | None:
         idle = self.limits.idle
         if self.stage == STAGE_STREAM and self.up and self.down and not (self.up.closed or self.down.closed):
             return idle
         return self.limits.half_close if idle is None else min(idle, self.limits.half_close)
 
-    @contained
-    def _on_quiet(self) -> None:
-        self.timer = None
-        limit = self.quiet_limit()
-        if limit is not None and self.last_active + limit <= self.loop.now:
-            self.on_quiet()
-        else:
-            self.watch_quiet()
-
     def on_quiet(self) -> None:
-        """No byte has moved for as long as the connection may be quiet."""
         self.destroy()
 
-    @contained
     def on_handshake_timeout(self) -> None:
         """The prologue did not arrive in time."""
-        self.timer = None
         self.on_protocol_error(HandshakeTimeout("the request did not arrive in time"))
-
-    def disarm(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
     # -- endings ---------------------------------------------------------------------------------
 
@@ -291,9 +291,9 @@ class TCPRelayHandler:
                 self.on_protocol_error(exc)
                 return
             if not isinstance(exc, (OSError, RelayError)):
-                logger.error("connection from %s failed on a bug", self.peer, exc_info=exc)
+                logger.error("connection from %s failed on a bug", str(self), exc_info=exc)
         except Exception as second:
-            logger.error("connection from %s failed on a bug", self.peer, exc_info=second)
+            logger.error("connection from %s failed on a bug", str(self), exc_info=second)
         self.destroy()
 
     def count(self, error: RelayError) -> str:
@@ -340,8 +340,7 @@ class TCPRelayHandler:
         except OSError:
             self.destroy()
             return
-        self.disarm()
-        self.timer = self.loop.call_later(linger, self.destroy)
+        self.expect(self.loop.now + linger, self.destroy)
 
     def discard(self) -> None:
         """Read and forget what the client sends; end when it has ended and heard everything."""
@@ -389,7 +388,7 @@ class TCPRelayHandler:
         if self.stage == STAGE_DESTROYED:
             return
         self.stage = STAGE_DESTROYED
-        self.disarm()
+        self.expect_no_more()
         self.release_remote()
         self.local.close()
         self.local.detach()

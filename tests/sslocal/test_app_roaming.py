@@ -7,6 +7,7 @@ import errno
 import pytest
 
 import sslocal.app as module
+from sslocal.tcp import LocalHandler
 from tests.pairs import running_pair
 
 
@@ -48,11 +49,15 @@ def test_what_fails_about_one_ends_that_one(pair, monkeypatch, caplog):
         pair.accept()
     first = pair.handlers[0]
 
-    def fail(side, exc):
-        assert exc.errno == errno.ENETRESET
-        raise RuntimeError("a bug")
+    unreadable = LocalHandler.on_unreadable
 
-    monkeypatch.setattr(first, "on_unreadable", fail)
+    def fail(handler, side, exc):
+        assert exc.errno == errno.ENETRESET
+        if handler is first:
+            raise RuntimeError("a bug")
+        unreadable(handler, side, exc)
+
+    monkeypatch.setattr(LocalHandler, "on_unreadable", fail)
     pair.local._leave_stranded()
     pair.drive(lambda: all(client.gone or client.ended for client in clients))
     assert "failed on a bug" in caplog.text

@@ -35,7 +35,7 @@ def test_every_server_is_a_listener_with_its_cipher_and_memory(make_app):
 
 def test_the_handshake_has_the_timeout_and_a_jitter_of_the_process(make_app):
     app = make_app(server_entry(), server_entry(), timeout=10.0)
-    first, second = (service.handshake_seconds for service in services(app))
+    first, second = (relay.limits.handshake for relay in app._relays)
     assert first == second
     assert 10.0 <= first <= 10.0 * (1 + JITTER)
 

@@ -23,7 +23,7 @@ from tests.endpoints import at, listening, refusing, silent, text
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_hands_over_a_connected_unwatched_nonblocking_socket(loop, outcome, distant, host):
     with listening(host) as (listener, address):
-        assert dial(loop, [address], outcome, timeout=5) is not None
+        assert isinstance(dial(loop, [address], outcome, timeout=5), dialer.Dial)
         assert outcome.calls == 0, "never before dial returns"
         drive(loop, lambda: outcome.calls)
         assert outcome.error is None
@@ -39,14 +39,16 @@ def test_hands_over_a_connected_unwatched_nonblocking_socket(loop, outcome, dist
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_what_stands_at_once_is_handed_over_at_once(loop, outcome, host):
     with listening(host) as (listener, address):
-        assert dial(loop, [address, at("192.0.2.1", 9)], outcome, timeout=5) is None
-        assert outcome.error is None
-        assert outcome.sock.getpeername()[:2] == listener.getsockname()[:2]
-        assert not outcome.sock.getblocking()
+        sock = dial(loop, [address, at("192.0.2.1", 9)], outcome, timeout=5)
+        assert isinstance(sock, socket.socket)
+        with sock:
+            assert sock.getpeername()[:2] == listener.getsockname()[:2]
+            assert not sock.getblocking()
+        assert outcome.calls == 0
         assert loop.statistics() == {"watched": 0, "timers": 0}
 
 
-def test_options_can_be_left_alone(loop, outcome):
+def test_options_can_be_left_alone(loop, outcome, distant):
     with listening() as (_, address):
         dial(loop, [address], outcome, timeout=5, no_delay=False, keep_alive=0)
         drive(loop, lambda: outcome.calls)
@@ -88,7 +90,7 @@ def test_attempts_do_not_pile_up_faster_than_the_stagger(clocked, clock, outcome
         assert outcome.sock.getpeername()[1] == alive[1]
 
 
-def test_no_attempt_begins_once_one_has_won(clocked, clock, outcome):
+def test_no_attempt_begins_once_one_has_won(clocked, clock, outcome, distant):
     with listening() as (_, first), listening() as (second, late):
         dial(clocked, [first, late], outcome, timeout=60)
         drive(clocked, lambda: outcome.calls)

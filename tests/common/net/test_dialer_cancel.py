@@ -103,7 +103,8 @@ def test_a_callback_that_raises_is_logged(loop, caplog, request, at_once):
         raise ZeroDivisionError
 
     with listening() as (_, address), caplog.at_level(logging.ERROR):
-        dial(loop, [address], fail, timeout=5)
+        dial(loop, [at("fe80::1", 9), address], fail, timeout=5)  # the first one fails at once
+        assert not got
         drive(loop, lambda: got)
     assert len(caplog.records) == 1
     assert text(address) in caplog.records[0].message

@@ -12,7 +12,7 @@ from common.relay.containment import contained
 from common.relay.stages import STAGE_DESTROYED
 from common.relay.tcprelay import TCPRelayHandler
 from tests.fakes import ips
-from tests.relay_world import LIMITS, World
+from tests.relay_world import World
 from tests.toy_relay import Toy, streaming
 
 
@@ -78,7 +78,6 @@ def test_what_a_subclass_must_say(monkeypatch, caplog, hook):
 def test_what_a_subclass_may_leave_out(monkeypatch):
     world = World(monkeypatch, TCPRelayHandler)
     client, handler = world.connect()
-    assert handler.handshake_seconds() == LIMITS.handshake
     assert handler.on_addresses(ips("192.0.2.1")) == ips("192.0.2.1")
     handler.on_prologue_eof()
     assert client.shut
