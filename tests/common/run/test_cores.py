@@ -25,6 +25,14 @@ forbid_core_dumps()
 print(json.dumps(resource.getrlimit(resource.RLIMIT_CORE)))
 """
 
+FILTER = """
+import subprocess
+from common.run.cores import forbid_core_dumps
+open("/proc/self/coredump_filter", "w").write("0x33")
+forbid_core_dumps()
+subprocess.run(["cat", "/proc/self/coredump_filter"])
+"""
+
 
 @pytest.fixture
 def place(tmp_path):
@@ -43,6 +51,13 @@ def test_both_limits_are_zero_and_twice_does_no_harm():
         [sys.executable, "-c", LIMITS], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert json.loads(shown) == [0, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems ask nobody what a dump holds")
+def test_a_dump_that_is_made_all_the_same_leaves_memory_out():
+    """Of this process, and of those made from it. A pipe in ``core_pattern`` gets one whatever the limit."""
+    shown = subprocess.check_output([sys.executable, "-c", FILTER], cwd=ROOT)
+    assert int(shown, 16) == 0
 
 
 def test_a_system_without_such_limits_goes_on(monkeypatch):
