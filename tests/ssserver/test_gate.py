@@ -28,6 +28,7 @@ def allows(gate: Gate, host: str, ip: str | None = None) -> bool:
         *("127.0.0.1", "127.8.8.8", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254"),
         *("100.64.0.1", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1"),
         *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254"),
+        *("64:ff9b::10.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::1.1.1.1", "2002:0a00:0001::1", "2002:7f00:1::"),
     ],
 )
 def test_S3_the_default_forbids_what_is_not_public(ip):
@@ -36,9 +37,21 @@ def test_S3_the_default_forbids_what_is_not_public(ip):
     assert allows(Gate(()), ip)
 
 
-@pytest.mark.parametrize("ip", ["1.1.1.1", "11.0.0.1", "172.32.0.1", "2606:4700::1111", "::ffff:1.1.1.1"])
+@pytest.mark.parametrize(
+    "ip",
+    [
+        *("1.1.1.1", "11.0.0.1", "172.32.0.1", "2606:4700::1111", "::ffff:1.1.1.1"),
+        *("64:ff9b::1.1.1.1", "2002:0101:0101::1", "2a00:a00:1::1"),
+    ],
+)
 def test_S3_public_addresses_are_allowed(ip):
     assert allows(Gate(DEFAULT_FORBIDDEN), ip)
+
+
+def test_a_translators_address_is_judged_as_what_it_is_too():
+    ipv6 = Gate([ipaddress.ip_network("::/0")])
+    assert not allows(ipv6, "64:ff9b::1.1.1.1")
+    assert allows(ipv6, "::ffff:1.1.1.1")
 
 
 def test_without_rules_everybody_is_admitted_and_no_name_refused():
@@ -75,6 +88,7 @@ def test_a_name_is_refused_at_a_blocked_address_only():
     gate = Gate((), RULES)
     assert not allows(gate, "www.fine.test", "8.8.8.8")
     assert not allows(gate, "www.fine.test", "::ffff:8.8.8.8")
+    assert not allows(gate, "www.fine.test", "64:ff9b::8.8.8.8")
     assert allows(gate, "www.fine.test", "9.9.9.9")
     assert parse_ip("9.9.9.9") == ipaddress.ip_address("9.9.9.9")
 
