@@ -20,7 +20,10 @@ from ssserver.gate import Gate
 from ssserver.tcp import ServerHandler, Service
 from ssserver.udp import ServerUDP
 
-JITTER = 0.2  # of the handshake time, drawn once per process: processes differ, connections do not
+JITTER = 0.2  # of the handshake time, at most
+# Drawn when the program starts: programs differ. Its connections, workers and reloads do not, so that
+# nobody can count them.
+_PATIENCE = 1.0 + JITTER * os.urandom(1)[0] / 255
 
 
 class ServerApp(RelayApp):
@@ -28,8 +31,7 @@ class ServerApp(RelayApp):
 
     def __init__(self, config: Config, loop: EventLoop | None = None) -> None:
         super().__init__(config, loop)
-        jitter = 1.0 + JITTER * os.urandom(1)[0] / 255
-        self.limits = self.limits._replace(handshake=config.timeout * jitter)
+        self.limits = self.limits._replace(handshake=config.timeout * _PATIENCE)
         # What must not be forgotten by a reload. Salts go by the address, since keys may change there.
         self._salts: dict[tuple[Address | str, Family], ReplayFilter] = {}
         self._packets: dict[Server, ServerPackets] = {}
