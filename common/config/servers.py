@@ -156,8 +156,7 @@ class ServerReader:
             find_method(link.method)
         except ValueError as exc:
             if "method" not in self._forced:
-                # Where a link lacks its method, the password stands in its place.
-                self._report.problem(node, str(exc).replace(repr(link.method), "…"))
+                self._report.problem(node, _unquoted(exc, link.method))
                 return
         if link.plugin:
             self._report.problem(node, "plugins are not supported yet")
@@ -182,7 +181,7 @@ class ServerReader:
         try:
             return find_method(node.text)
         except ValueError as exc:
-            self._report.problem(node, str(exc))
+            self._report.problem(node, _unquoted(exc, node.text))
             return None
 
     def _ports(
@@ -250,12 +249,18 @@ class ServerReader:
         chosen = [(listed if own_port is None else own_port, password) for listed, password in ports]
         for port, password in dict.fromkeys(chosen):
             if port is None and "server_port" not in section:
-                self._report.problem(node, "has no port: set `server_port`, or write host:port")
+                written = "host:port" if ip is None or ip.version == 4 else "[IPv6]:port"
+                self._report.problem(node, f"has no port: set `server_port`, or write {written}")
             elif port == 0 and self._role == "sslocal":
                 place = node if own_port is not None else section["server_port"]
                 self._report.problem(place, "expected a port from 1 to 65535, got 0")
             elif port is not None:
                 yield Address(host, port), password
+
+
+def _unquoted(error: ValueError, name: str) -> str:
+    """Return the sentence about a method without an unknown name: a password may stand in its place."""
+    return str(error).replace(f"unknown method {name!r}", "unknown method")
 
 
 def _is_link(node: Node) -> bool:

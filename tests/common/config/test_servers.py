@@ -73,25 +73,30 @@ def test_port_0_is_for_listening():
             ],
         ),
         ({"server": "h", "password": KEY}, ["server: has no port: set `server_port`, or write host:port"]),
+        (
+            {"server": "::1:8388", "password": KEY},
+            ["server: has no port: set `server_port`, or write [IPv6]:port"],
+        ),
         (top(server=[]), ["server: is empty"]),
         (top(server={"a": 1}), ["server: expected text, got a mapping; put it in quotes"]),
         (top(server="u:p@h"), ["server: expected a port from 1 to 65535"]),
         (top(server="ss://nothing"), ["server: expected method:password@host:port after ss://"]),
         (top(server_port=99999), ["server_port: expected a port from 1 to 65535, got 99999"]),
         (top(server_port=[1, "x"]), ["server_port[1]: expected a port from 1 to 65535, got text"]),
-        (top(method=5), ["method: unknown method '5'; known are"]),
+        (top(method=5), ["method: unknown method; known are aes-128-gcm"]),
         (top(method=["x"]), ["method: expected the name of a method, such as 2022-blake3-aes-256-gcm"]),
         (
             top(method="not a secret"),
             ["method: expected the name of a method, such as 2022-blake3-aes-256-gcm"],
         ),
         (top(method="aes-256-cfb"), ["method: method 'aes-256-cfb' is a stream cipher"]),
-        (top(method="aes-256-gmc"), ["method: unknown method 'aes-256-gmc' (did you mean 'aes-256-gcm'?)"]),
+        (top(method="aes-256-gmc"), ["method: unknown method (did you mean 'aes-256-gcm'?)"]),
+        (top(method="hunter2"), ["method: unknown method; known are aes-128-gcm"]),
         (top(method=KEYED, password="x"), [f"password: {KEYED} needs base64 of 32 bytes, got"]),
         ({"server": link(plugin="v2ray-plugin")}, ["server: plugins are not supported yet"]),
-        ({"server": link(method="rc4-md5")}, ["server: method … is a stream cipher"]),
-        ({"server": "ss://not:a%20secret@h:1"}, ["server: unknown method …; known are"]),
-        ({"server": "ss://aes-256-gmc:x@h:1"}, ["server: unknown method … (did you mean 'aes-256-gcm'?)"]),
+        ({"server": link(method="rc4-md5")}, ["server: method 'rc4-md5' is a stream cipher"]),
+        ({"server": "ss://not:a%20secret@h:1"}, ["server: unknown method; known are"]),
+        ({"server": "ss://aes-256-gmc:x@h:1"}, ["server: unknown method (did you mean 'aes-256-gcm'?)"]),
         ({"server": link(password="")}, ["server.password: is empty: run"]),
         (top(servers="x"), ["servers: expected a list, got text"]),
         ({"servers": []}, ["servers: holds no server that is not disabled"]),
@@ -254,7 +259,7 @@ def test_a_method_flag_stands_in_for_a_method_nobody_has():
 
 def test_problems_name_the_flag():
     assert problems(top(), flags={"method": "x-y", "server_port": "z", "password": "password"}) == [
-        "flag method: unknown method 'x-y'; known are aes-128-gcm, aes-192-gcm, aes-256-gcm, "
+        "flag method: unknown method; known are aes-128-gcm, aes-192-gcm, aes-256-gcm, "
         "chacha20-ietf-poly1305, xchacha20-ietf-poly1305, 2022-blake3-aes-128-gcm, 2022-blake3-aes-256-gcm, "
         "2022-blake3-chacha20-poly1305, none",
         "flag password: is a placeholder: run `ssserver genkey -m METHOD` and put its output here",
