@@ -27,7 +27,7 @@ def genkey(role: Role, argv: Sequence[str]) -> int:
         metavar="METHOD",
         help=f"{DEFAULT_METHOD} unless set",
     )
-    name = parser.parse_args(argv).method
+    name = parser.read(argv).method
     try:
         method = find_method(name)
     except ValueError as exc:

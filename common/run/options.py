@@ -112,9 +112,7 @@ class Options:
 
 def parse_options(role: Role, argv: Sequence[str]) -> Options:
     """Read a command line. Raises UsageError; ``--help`` prints and raises SystemExit(0)."""
-    found, rest = _parser(role).parse_known_args(_complete(argv))
-    if rest:
-        raise UsageError(f"{_describe(rest)}; see {role} --help")
+    found = _parser(role).read(_complete(argv))
     links = [link for link in (found.link, found.server_url) if link is not None]
     if len(links) > 1 or not all(map(is_ss_url, links)):
         raise UsageError(f"expected flags and at most one ss:// link; see {role} --help")
@@ -165,7 +163,14 @@ def _describe(rest: Sequence[str]) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors that are raised and show no link."""
+    """argparse, with errors that are raised and show nothing that could be a password or a link."""
+
+    def read(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse all of ``argv``. Raises UsageError."""
+        found, rest = self.parse_known_args(argv)
+        if rest:
+            raise UsageError(f"{_describe(rest)}; see {self.prog} --help")
+        return found
 
     def error(self, message: str) -> NoReturn:
         # argparse quotes what it was given, and that may be a link after the wrong flag.

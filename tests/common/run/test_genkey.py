@@ -37,7 +37,7 @@ def test_new_keys_are_for_the_default_method_and_differ(capsys):
         (["-m", "aes-256-cfb"], "use 'aes-256-gcm' on both ends"),
         (["-m", "aes-256-gcn"], "did you mean 'aes-256-gcm'"),
         (["-x"], "see ssserver genkey --help"),
-        (["x"], "see ssserver genkey --help"),
+        (["hunter2"], "an argument too many; see ssserver genkey --help"),
     ],
 )
 def test_what_cannot_be_made_is_a_usage_error(argv, sentence, capsys):
