@@ -28,6 +28,7 @@ The last thing here, ``REPLIES``, is the one table from error to metric label, S
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -36,11 +37,13 @@ class RelayError(Exception):
 
 
 class ConfigError(RelayError):
-    """A configuration cannot be used. ``problems`` holds one printable line per problem."""
+    """A configuration cannot be used. ``problems`` holds one printable line per problem, ``warnings``
+    what else was noticed: a key that was taken for another is often the reason.
+    """
 
-    def __init__(self, problems: list[str] | tuple[str, ...]) -> None:
+    def __init__(self, problems: Sequence[str], warnings: Sequence[str] = ()) -> None:
         super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+        self.problems, self.warnings = tuple(problems), tuple(warnings)
 
 
 class ProtocolError(RelayError):

@@ -136,6 +136,9 @@ class Report:
         return tuple(sorted(self._warnings, key=self._warnings.__getitem__))
 
     def raise_problems(self) -> None:
-        """Raise ConfigError with every problem, in the order of their lines; return when there is none."""
+        """Raise ConfigError with all problems and warnings, each in the order of their lines, if there is a
+        problem.
+        """
         if self._problems:
-            raise ConfigError(sorted(self._problems, key=self._problems.__getitem__)) from None
+            problems = sorted(self._problems, key=self._problems.__getitem__)
+            raise ConfigError(problems, self.warnings) from None

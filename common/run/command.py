@@ -55,6 +55,8 @@ def main(
     try:
         return _dispatch(_Program(role, make_app, share, check_rules), argv)
     except ConfigError as exc:
+        for warning in exc.warnings:
+            _complain(role, f"warning: {warning}")
         count = len(exc.problems)
         _complain(role, f"{count} problem{'s' if count > 1 else ''}, nothing started")
         for problem in exc.problems:

@@ -150,6 +150,8 @@ def logged_failures() -> Iterator[None]:
     try:
         yield
     except ConfigError as exc:
+        for warning in exc.warnings:
+            logger.warning(warning)
         logger.error("not reloaded: %d problems, nothing changed", len(exc.problems))
         for problem in exc.problems:
             logger.error("  %s", problem)

@@ -74,6 +74,7 @@ def test_a_config_error_holds_one_line_per_problem():
     error = ConfigError(["first", "second"])
     assert error.problems == ("first", "second")
     assert str(error) == "first\nsecond"
+    assert error.warnings == ()
 
 
 def test_an_upstream_error_can_say_where_it_was_going():

@@ -174,6 +174,15 @@ def test_an_app_may_find_a_problem_of_its_own(tmp_path, capsys, monkeypatch):
     ]
 
 
+def test_a_mistyped_key_is_named_beside_what_is_missing(tmp_path, capsys):
+    path = tmp_path / "x.yaml"
+    path.write_text("servr: 192.0.2.1:8388\n")
+    assert main("sslocal", never, ["-c", str(path)]) == 2
+    warning, problem, *_ = capsys.readouterr().err.splitlines()
+    assert warning.endswith("x.yaml: line 1: servr: unknown key, ignored (did you mean 'server'?)")
+    assert problem == "sslocal: 2 problems, nothing started"
+
+
 def test_warnings_are_shown_and_do_not_stop_it(tmp_path, seen, capsys):
     path = write(tmp_path / "x.json", mptcp=True)
     assert main("sslocal", never, ["-c", path, "--fast-open"]) == 0

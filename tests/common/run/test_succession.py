@@ -101,6 +101,7 @@ def test_a_good_file_is_served_by_a_new_app_while_the_old_one_finishes(world, ca
     ("fault", "sentence"),
     [
         (ConfigError(["line 1: no", "line 2: no"]), "2 problems, nothing changed"),
+        (ConfigError(["line 1: no"], ["line 2: odd"]), "line 2: odd"),
         (OSError(98, "taken", "here:80"), "cannot listen on here:80"),
         (ValueError("a bug"), "not reloaded, nothing changed"),
     ],
