@@ -19,23 +19,27 @@ by name here, and those a system does not have are left out.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import selectors
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
+from typing import TypeVar
 
 from common.config.schema import Config
 from common.errors import ConfigError, RelayError
-from common.log import LogWriter, start_logging
+from common.log import DirectLog, LogWriter, start_logging
 from common.net.loop import READ, EventLoop
 from common.run.failures import file_failure, listen_failure
-from common.run.succession import App, MakeApp, Succession, shown
+from common.run.succession import DRAINING, App, MakeApp, Succession, shown
 from common.run.user import become_user
 
 SELECTOR_VARIABLE = "SHADOWRELAY_SELECTOR"
+
+Log = TypeVar("Log", LogWriter, DirectLog)
 
 logger = logging.getLogger("shadowrelay.process")
 
@@ -58,16 +62,16 @@ def run(
     one of several. Raises StartFailed or ConfigError when it cannot start; then nothing is left open.
     ``SHADOWRELAY_SELECTOR=select`` in ``environ`` makes the loop use ``select(2)``, which every system has.
     """
-    loop = EventLoop(selector=make_selector(environ))
-    try:
-        log = start_logging(config.verbosity, config.log_file, timestamps=timestamps, name=worker)
-    except OSError as exc:
-        loop.close()
-        raise file_failure("log file", config.log_file or "", exc) from exc
-    try:
+    start_log = functools.partial(
+        start_logging, config.verbosity, config.log_file, timestamps=timestamps, name=worker
+    )
+    code = 1
+    with loop_and_log(config, environ, start_log) as (loop, log):
         apps = Succession(make_app, config, loop, load)
 
         def drain() -> None:
+            if not (worker or apps.draining):  # a supervisor says it for all of them
+                logger.info(DRAINING)
             apps.drain()
             drained()
 
@@ -82,12 +86,30 @@ def run(
             finally:
                 apps.stop()
         logger.info("stopped")
-        return 0
+        code = 0
+    return code
+
+
+@contextlib.contextmanager
+def loop_and_log(
+    config: Config, environ: Mapping[str, str], start_log: Callable[[], Log]
+) -> Iterator[tuple[EventLoop, Log]]:
+    """Give the body a loop and a log, and close both after it. What is a bug of ours ends the body, logged.
+
+    Raises StartFailed or ConfigError when there is neither to be had, and what the body raises on purpose.
+    """
+    loop = EventLoop(selector=_make_selector(environ))
+    try:
+        log = start_log()
+    except OSError as exc:
+        loop.close()
+        raise file_failure("log file", config.log_file or "", exc) from exc
+    try:
+        yield loop, log
     except RelayError:
         raise
     except Exception:
         logger.exception("a fault of this program ended it")
-        return 1
     finally:
         loop.close()
         log.close()
@@ -102,7 +124,7 @@ def _start(app: App, user: str | None) -> None:
         become_user(user)
 
 
-def make_selector(environ: Mapping[str, str]) -> selectors.BaseSelector | None:
+def _make_selector(environ: Mapping[str, str]) -> selectors.BaseSelector | None:
     wanted = environ.get(SELECTOR_VARIABLE, "")
     if wanted not in ("", "select"):
         raise ConfigError([f"{SELECTOR_VARIABLE}: expected 'select' or nothing, got {wanted!r}"])

@@ -18,8 +18,8 @@ from common.config.schema import Config
 from common.errors import RelayError
 from common.log import DirectLog, start_direct_logging
 from common.net.loop import EventLoop
-from common.run.failures import StartFailed, file_failure, listen_failure
-from common.run.process import SignalWatcher, make_selector, on_hangup, on_signals
+from common.run.failures import StartFailed, listen_failure
+from common.run.process import SignalWatcher, loop_and_log, on_hangup, on_signals
 from common.run.succession import MakeApp
 from common.run.supervisor import Shared, Supervisor
 from common.run.user import become_user
@@ -51,13 +51,11 @@ def run_several(
     """
     if not hasattr(os, "fork") or not hasattr(socket, "SO_REUSEPORT"):
         raise StartFailed("this system cannot share a port between processes; leave 'workers' out here")
-    loop = EventLoop(selector=make_selector(environ))
-    try:
-        log = start_direct_logging(config.verbosity, config.log_file, timestamps=timestamps)
-    except OSError as exc:
-        loop.close()
-        raise file_failure("log file", config.log_file or "", exc) from exc
-    try:
+    start_log = functools.partial(
+        start_direct_logging, config.verbosity, config.log_file, timestamps=timestamps
+    )
+    code = 1
+    with loop_and_log(config, environ, start_log) as (loop, log):
         shared = _bind(share, config)
         system = _Forking(make_app, loop, log, environ=environ, timestamps=timestamps)
         supervisor = Supervisor(
@@ -85,15 +83,8 @@ def run_several(
         if supervisor.failure is not None:
             raise supervisor.failure
         logger.info("stopped")
-        return 0
-    except RelayError:
-        raise
-    except Exception:
-        logger.exception("a fault of this program ended it")
-        return 1
-    finally:
-        loop.close()
-        log.close()
+        code = 0
+    return code
 
 
 def _bind(share: Share, config: Config) -> Shared:

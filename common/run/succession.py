@@ -23,6 +23,7 @@ from common.log import set_verbosity
 from common.net.loop import EventLoop
 from common.run.failures import listen_failure
 
+DRAINING = "draining: no new connections; SIGQUIT again or SIGTERM ends the open ones"
 MAX_RETIRED = 8  # apps that have connections of earlier configurations; the oldest makes room
 
 # What only a start can change: it was done before root was given up, or once for the whole process.
@@ -63,7 +64,7 @@ class Succession:
         self.app = make_app(config, loop)
         self._retired: dict[App, None] = {}
         self._past: Counter[str] = Counter()  # of apps that are gone
-        self._draining = False
+        self.draining = False
 
     @property
     def can_reload(self) -> bool:
@@ -72,7 +73,7 @@ class Succession:
 
     def reload(self) -> None:
         """Serve by the configuration as it is now, if it can be used."""
-        if self._draining or self._load is None:
+        if self.draining or self._load is None:
             return
         with logged_failures():
             config = lasting(self._load(), self.config)
@@ -108,16 +109,15 @@ class Succession:
 
     def drain(self) -> None:
         """Take no more connections, and stop the loop with the last of any app; at once when told again."""
-        if self._draining:
+        if self.draining:
             self._loop.stop()
             return
-        self._draining = True
-        logger.info("draining: no new connections; SIGQUIT again or SIGTERM ends the open ones")
+        self.draining = True
         self._retired[self.app] = None
         self.app.retire(functools.partial(self._end, self.app))
 
     def _leave(self) -> None:
-        if self._draining and not self._retired:
+        if self.draining and not self._retired:
             self._loop.stop()
 
     def stop(self) -> None:

@@ -30,7 +30,7 @@ from common.log import set_verbosity
 from common.net.loop import EventLoop
 from common.run.channel import Channel, Message
 from common.run.failures import StartFailed
-from common.run.succession import MAX_RETIRED, counted, lasting, logged_failures, shown
+from common.run.succession import DRAINING, MAX_RETIRED, counted, lasting, logged_failures, shown
 
 FIRST_DELAY, MAX_DELAY = 0.1, 30.0  # seconds until a worker is replaced, doubled for each quick death
 STEADY_SECONDS = 60.0  # a worker that lived this long did not die of its start
@@ -258,7 +258,7 @@ class Supervisor:
             self.stop()
             return
         self._ending = True
-        logger.info("draining: no new connections; SIGQUIT again or SIGTERM ends the open ones")
+        logger.info(DRAINING)
         for generation in self.generations:  # now they alone hold the sockets, and can empty their queues
             generation.shared.close()
         self._tell([worker for worker in self.workers if not worker.generation.retired], signal.SIGQUIT)

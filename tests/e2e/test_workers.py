@@ -330,3 +330,4 @@ def test_s6_a_second_quit_ends_a_drain(start_pair):
         pair.server.signal(signal.SIGQUIT)
         assert pair.server.wait() == 0
         assert ends(sock)
+    assert pair.server.log().count("draining") == 1  # the supervisor says it, for all of them

@@ -105,6 +105,7 @@ def test_s6_a_second_signal_ends_a_drain(place, running, second):
         running.send_signal(second)
         assert running.wait(5) == 0
         assert sock.recv(1) == b""
+    assert place.log_path.read_text().count("draining") == 1
 
 
 def test_hangup_reopens_the_log_file(place, running):
