@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from common.config import Secret
-from common.config.schema import Role
+from common.config.schema import DEFAULT_METHOD, Role
 from common.config.ss_url import is_ss_url
 from common.errors import RelayError
 
@@ -235,7 +235,8 @@ def _add_server(parser: Parser, role: Role) -> None:
     where = "the server's address" if role == "sslocal" else "the address to listen on"
     add("-s", "--server-addr", dest="server", metavar="HOST[:PORT]", help=where)
     add("-p", "--server-port", metavar="PORT", help="its port")
-    add("-m", "--encrypt-method", "--method", dest="method", metavar="METHOD", help="as on the other end")
+    words = f"as on the other end; {DEFAULT_METHOD} unless set"
+    add("-m", "--encrypt-method", "--method", dest="method", metavar="METHOD", help=words)
     add("--password-file", metavar="FILE", help="a file that holds the password and nothing else")
     add("-k", "--password", metavar="PASSWORD", help="rather not: it shows in the shell's history and in ps")
 
