@@ -69,13 +69,14 @@ class Passwords:
             name = method.name if method is not None else "METHOD"
             self._report.problem(node, f"{said}: run `ssserver genkey -m {name}` and put its output here")
             return None
+        if method is None:
+            return password
         try:
-            if method is not None:
-                check_password(method, text)
+            check_password(method, text)
         except ValueError as exc:
-            self._report.problem(node, str(exc))
+            self._report.problem(node, f"{exc}; `ssserver genkey -m {method.name}` makes one")
             return None
-        if method is not None and method.family is Family.SIP022 and ":" in text and not self._takes_chains:
+        if method.family is Family.SIP022 and ":" in text and not self._takes_chains:
             self._report.problem(node, "a chain of keys is for clients: give one key, and list `users`")
             return None
         return password

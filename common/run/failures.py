@@ -8,7 +8,7 @@ from common.errors import RelayError
 
 _HINTS = {
     errno.EADDRINUSE: "another program listens there already",
-    errno.EADDRNOTAVAIL: "this machine has no such address",
+    errno.EADDRNOTAVAIL: "this machine has no such address; 0.0.0.0 is all it has",
     errno.EACCES: "not permitted; ports below 1024 want root or CAP_NET_BIND_SERVICE",
 }
 

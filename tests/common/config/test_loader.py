@@ -250,7 +250,8 @@ nofile: lots
         "config.yaml: line 4: servers[0].method: method 'aes-256-cfb' is a stream cipher "
         "without authentication and is not supported; use 'aes-256-gcm' on both ends",
         "config.yaml: line 6: servers[1].server: expected a port from 1 to 65535",
-        "config.yaml: line 11: servers[2].password: 2022-blake3-aes-128-gcm needs base64 of 16 bytes, got 3",
+        "config.yaml: line 11: servers[2].password: 2022-blake3-aes-128-gcm needs base64 of 16 bytes, got 3; "
+        "`ssserver genkey -m 2022-blake3-aes-128-gcm` makes one",
         "config.yaml: line 12: local_port: expected a port from 1 to 65535, got 99999",
         "config.yaml: line 13: nofile: expected a whole number from 16 to 10000000, got text",
     ]

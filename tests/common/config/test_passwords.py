@@ -208,7 +208,10 @@ def test_keys_of_the_wrong_size_name_expected_and_got(passwords, report):
         report_ = Report()
         assert Passwords("sslocal", report_, {}, Path()).checked(at(key), Secret(key), KEYED) is None
         (problem,) = problems(report_)
-        assert problem == f"password: 2022-blake3-aes-256-gcm needs base64 of 32 bytes, got {size}"
+        assert problem == (
+            f"password: 2022-blake3-aes-256-gcm needs base64 of 32 bytes, got {size}; "
+            "`ssserver genkey -m 2022-blake3-aes-256-gcm` makes one"
+        )
         assert key not in problem
     good = base64.b64encode(bytes(32)).decode()
     assert passwords.checked(at(good), Secret(f"{good}:{good}"), KEYED) == Secret(f"{good}:{good}")

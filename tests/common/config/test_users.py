@@ -61,12 +61,12 @@ def test_one_user_may_stand_alone():
 
 def test_sip022_users_have_keys_of_the_methods_size():
     assert load({"a": key(1), "b": key(2).rstrip("=")}, KEYED)[0] == [("a", key(1)), ("b", key(2)[:-2])]
+    needs, advice = f"{KEYED.name} needs base64 of 16 bytes", f"`ssserver genkey -m {KEYED.name}` makes one"
     assert problems(
         [{"name": "a", "password": key(1, 32)}, {"name": "b", "password": "hunter-2"}], KEYED
     ) == [
-        "users[0].password: 2022-blake3-aes-128-gcm needs base64 of 16 bytes, got 32",
-        "users[1].password: 2022-blake3-aes-128-gcm needs base64 of 16 bytes, "
-        "got something that is not standard base64",
+        f"users[0].password: {needs}, got 32; {advice}",
+        f"users[1].password: {needs}, got something that is not standard base64; {advice}",
     ]
     assert problems({"a": f"{key(1)}:{key(2)}"}, KEYED) == [
         "users: a chain of keys is for clients: give one key, and list `users`"

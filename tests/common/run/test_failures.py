@@ -18,7 +18,7 @@ from common.run.failures import file_failure, listen_failure
         ),
         (
             OSError(errno.EADDRNOTAVAIL, "Cannot assign", "192.0.2.1:1080"),
-            "cannot listen on 192.0.2.1:1080: this machine has no such address",
+            "cannot listen on 192.0.2.1:1080: this machine has no such address; 0.0.0.0 is all it has",
         ),
         (
             OSError(errno.EACCES, "Permission denied", "[::1]:80"),

@@ -251,7 +251,8 @@ def test_a_foreign_address_is_a_sentence_and_exit_code_1(place):
     code, _, err = place.command("-b", "192.0.2.1")
     assert code == 1
     assert err.endswith(
-        f"sslocal: cannot listen on 192.0.2.1:{place.port}: this machine has no such address\n"
+        f"sslocal: cannot listen on 192.0.2.1:{place.port}: "
+        "this machine has no such address; 0.0.0.0 is all it has\n"
     )
 
 
