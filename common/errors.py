@@ -150,7 +150,11 @@ class ServerStalled(UpstreamError):
 
 
 class Overloaded(UpstreamError):
-    """Out of descriptors or over a connection limit of this process."""
+    """A limit of this process is reached. ``limit`` is which, as a counter's name: see docs/operations.md."""
+
+    def __init__(self, reason: str, limit: str = "descriptor_limit") -> None:
+        super().__init__(reason)
+        self.limit = limit
 
 
 class Reply(NamedTuple):

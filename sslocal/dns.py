@@ -41,6 +41,7 @@ from common.proto.dns import (
     refusal,
 )
 from common.relay.datagrams import DatagramSocket, SocketAddress
+from common.relay.refusals import Refusals
 from common.relay.targets import OnReply, Targets
 from sslocal.udp import Link, ServerLink, UDPService
 
@@ -69,6 +70,7 @@ class DNSServer:
         self._cache: TTLCache[bytes, tuple[Response, float]] = TTLCache(CACHE_LIMIT)
         self._questions: dict[bytes, Question] = {}
         self._waiting = 0
+        self._refusals = Refusals(service.loop, service.counters)
         self._relayed = ResolverWay(self, resolver, self._open_server_link)
         self._direct = ResolverWay(self, local_dns, self._open_direct_link) if local_dns is not None else None
 
@@ -134,7 +136,8 @@ class DNSServer:
             question.waiters[waiter] = query  # it may have become more modest in size
             return
         if self._waiting >= MAX_WAITING:
-            self.service.counters["dns_refused"] += 1
+            sentence = "%d clients wait for answers about names, the limit: more get SERVFAIL"
+            self._refusals.add("dns_refused", sentence, MAX_WAITING)
             self._socket.send(_server_failure(query), peer)
             return
         if question is None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.acl import Verdict
 from common.crypto import ClientStream
-from common.errors import RelayError, ServerClosed, TargetForbidden, Unsupported, UpstreamError
+from common.errors import Overloaded, RelayError, ServerClosed, TargetForbidden, Unsupported, UpstreamError
 from common.net.loop import READ
 from common.proto.address import IPAddress
 from common.proto.front import FirstByteFront
@@ -167,9 +167,7 @@ class LocalHandler(TCPRelayHandler):
         assert self.request is not None
         target = self.request.address
         if verdict is Verdict.BLOCK:
-            error = TargetForbidden(f"the target {target} is blocked by a rule here")
-            logger.debug("%s: %s (%s)", self, error, self.count(error))
-            self.fail(error)
+            self._refuse(TargetForbidden(f"the target {target} is blocked by a rule here"))
             return
         self.way = Direct(target) if verdict is Verdict.BYPASS else self.service.upstreams
         self.candidates = self.way.in_turn()
@@ -203,6 +201,9 @@ class LocalHandler(TCPRelayHandler):
 
     def on_failed(self, error: UpstreamError) -> None:
         assert self.candidate is not None
+        if isinstance(error, Overloaded):
+            self._refuse(error)  # by us: it says nothing about this server, and holds for all of them
+            return
         error.towards(f"{self.candidate.description} is out of reach")
         logger.debug("%s: %s", self, error)
         self.try_next_candidate(error)
@@ -339,6 +340,9 @@ class LocalHandler(TCPRelayHandler):
     # -- failures --------------------------------------------------------------------------------
 
     def on_protocol_error(self, error: RelayError) -> None:
+        self._refuse(error)
+
+    def _refuse(self, error: RelayError) -> None:
         logger.debug("%s: %s (%s)", self, error, self.count(error))
         self.fail(error)
 

@@ -28,7 +28,6 @@ from common.crypto.methods import Family
 from common.errors import (
     AuthenticationFailed,
     ConnectFailed,
-    Overloaded,
     RelayError,
     TargetForbidden,
     UpstreamError,
@@ -71,14 +70,13 @@ class Service:
 class ServerHandler(TCPRelayHandler):
     """ssserver's end of one relayed stream."""
 
-    __slots__ = ("early", "service", "session", "user", "welcome")
+    __slots__ = ("early", "service", "session", "welcome")
 
     def __init__(self, relay: TCPRelay, sock: socket, peer: tuple[Any, ...], service: Service) -> None:
         super().__init__(relay, sock, peer)
         self.service = service
         self.early = b""  # the first payload, until the target is connected
         self.welcome = True
-        self.user: str | None = None  # as long as it is counted for that user
         self.session = service.cipher.server_stream(
             clock=service.clock,
             random=service.random,
@@ -108,25 +106,21 @@ class ServerHandler(TCPRelayHandler):
             return
         target, self.early = opened
         logger.debug("%s%s wants %s", self, _called(self.session.user), target)
-        if not self._takes_one_more():
-            self._refuse(target, Overloaded("the user has too many connections"))
-        elif target.port == 0:
-            self._refuse(target, ConnectFailed("port 0 cannot be connected to"))
-        elif self.service.gate.refuses(target.host):
-            self._refuse(target, TargetForbidden("it is forbidden (see acl)"))
+        try:
+            self._check(target)
+        except UpstreamError as error:
+            self._refuse(target, error)
         else:
             self.resolve(target)
 
-    def _takes_one_more(self) -> bool:
-        user, admission = self.session.user, self.relay.admission
-        if user is None:
-            return True
-        if not admission.users.take(user):
-            sentence = "user %s has %d connections, the limit: more are refused"
-            admission.refuse("user_limit", sentence, user, admission.users.limit)
-            return False
-        self.user = user
-        return True
+    def _check(self, target: Address) -> None:
+        """Raise UpstreamError when the client cannot have ``target``, whatever its addresses."""
+        if self.session.user is not None:
+            self.relay.admission.count_for(self.session.user, self)
+        if target.port == 0:
+            raise ConnectFailed("port 0 cannot be connected to")
+        if self.service.gate.refuses(target.host):
+            raise TargetForbidden("it is forbidden (see acl)")
 
     def on_prologue_eof(self) -> None:
         self.close_quietly()  # whoever leaves before it authenticated hears nothing
@@ -223,12 +217,6 @@ class ServerHandler(TCPRelayHandler):
         except OSError:
             pass
         self.destroy()
-
-    def destroy(self) -> None:
-        if self.user is not None:
-            self.relay.admission.users.give(self.user)
-            self.user = None
-        super().destroy()
 
 
 def _called(user: str | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from common.acl.rules import AccessRules
 from common.crypto import Cipher
 from common.proto.address import Address, encode_address
+from common.relay.admission import Bounds
 from sslocal.app import NewFront, _mixed_front
 from sslocal.tcp import LocalHandler, Service
 from sslocal.upstreams import Upstream, Upstreams
@@ -58,6 +59,7 @@ class LocalWorld(World):
         password: str = "",
         auth: Any = None,
         limits: Any = LIMITS,
+        bounds: Bounds = Bounds(),  # noqa: B008 (immutable)
         new_front: NewFront | None = None,
         rules: AccessRules | None = None,
     ) -> None:
@@ -72,7 +74,8 @@ class LocalWorld(World):
             clock=lambda: 1_700_000_000.0,
             random=lambda size: next(self.random).to_bytes(size, "big"),
         )
-        super().__init__(monkeypatch, functools.partial(LocalHandler, service=self.service), limits=limits)
+        make_handler = functools.partial(LocalHandler, service=self.service)
+        super().__init__(monkeypatch, make_handler, limits=limits, bounds=bounds)
 
     def ask(self, data: bytes, client: FakeSocket | None = None) -> tuple[FakeSocket, Any]:
         """Connect a client that sends ``data``."""

@@ -141,7 +141,7 @@ class Resolver:
         lookup = self._lookups.get(host)
         if lookup is None:
             if len(self._lookups) >= LOOKUP_LIMIT:
-                _tell(callback, "too many names are being looked up", Overloaded)
+                _tell(callback, "too many names are being looked up", _lookup_limit)
                 return None
             lookup = self._lookups[host] = Lookup(self, host)
             lookup.ask(self._good_channel())
@@ -308,10 +308,16 @@ def _host_name(name: str) -> str | None:
     return ascii_name if _HOST_NAME.fullmatch(ascii_name) else None
 
 
-def _tell(callback: ResolveCallback, known: Known, kind: type[UpstreamError] = ResolveFailed) -> None:
+def _lookup_limit(reason: str) -> Overloaded:
+    return Overloaded(reason, "lookup_limit")
+
+
+def _tell(
+    callback: ResolveCallback, known: Known, failure: Callable[[str], UpstreamError] = ResolveFailed
+) -> None:
     try:
         if isinstance(known, str):
-            callback((), kind(known))  # a new error each time: raising one collects tracebacks in it
+            callback((), failure(known))  # a new error each time: raising one collects tracebacks in it
         else:
             callback(known, None)
     except Exception:

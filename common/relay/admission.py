@@ -15,7 +15,6 @@ busy this process is, and nothing about the protocol it speaks.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -25,12 +24,10 @@ from typing import NamedTuple, Protocol
 from common.errors import Overloaded
 from common.net.loop import EventLoop
 from common.net.timers import Timer
+from common.relay.refusals import Refusals
 
 GRACE = 1.0  # seconds that a new connection has to say something before it may have to make room
-QUIET_SECONDS = 30.0  # at most one warning about the same thing in this time
 UNBOUNDED = sys.maxsize
-
-logger = logging.getLogger("shadowrelay.relay")
 
 
 class Bounds(NamedTuple):
@@ -52,10 +49,14 @@ class Pausable(Protocol):
 
 
 class Connection(Protocol):
-    """``last_active`` is when it was accepted, as long as it is a handshake."""
+    """``last_active`` is when it was accepted, as long as it is a handshake.
+
+    ``source`` and ``user`` are what it is counted under, None for nothing.
+    """
 
     last_active: float
     source: Hashable
+    user: str | None
 
     def give_way(self) -> None:
         """End: somebody else needs the room."""
@@ -107,13 +108,13 @@ class Admission:
     ) -> None:
         self.loop, self.limit, self.bounds, self.count = loop, limit, bounds, 0
         self.counters: Counter[str] = Counter() if counters is None else counters
+        self.refusals = Refusals(loop, self.counters)
         self.handshakes: dict[Connection, None] = {}
         self._most = bounds.handshakes
         self.connecting: set[Connection] = set()
         self.sources, self.users = Tally(bounds.per_source), Tally(bounds.per_user)
         self._paused: list[Pausable] = []
         self._retry: Timer | None = None
-        self._quiet_until: dict[str, float] = {}
         self._when_empty: Callable[[], None] | None = None
 
     # -- coming and going ------------------------------------------------------------------------
@@ -150,7 +151,7 @@ class Admission:
         """Count one more connection from ``source``; False when it has too many, which is told."""
         if self.sources.take(source):
             return True
-        self.refuse(
+        self.refusals.add(
             "source_limit",
             "the network of %s has %d connections, its limit: more are reset",
             host,
@@ -172,6 +173,8 @@ class Admission:
         self.handshakes.pop(connection, None)
         if connection.source is not None:
             self.sources.give(connection.source)
+        if connection.user is not None:
+            self.users.give(connection.user)
         if self._paused:
             self.wake()
         if self.count == 0 and self._when_empty is not None:
@@ -182,7 +185,7 @@ class Admission:
             oldest = self._yielding()
             if oldest is None:
                 break
-            self.refuse(
+            self.refusals.add(
                 "handshakes_closed",
                 "%d connections have not said what they want, of %d: the oldest are closed",
                 len(self.handshakes),
@@ -191,12 +194,25 @@ class Admission:
             del self.handshakes[oldest]
             oldest.give_way()
 
+    def count_for(self, user: str, connection: Connection) -> None:
+        """Count ``connection`` for ``user``, once; for nobody else from now on.
+
+        Raises Overloaded when the user has as many as there may be.
+        """
+        if user == connection.user:
+            return
+        if not self.users.take(user):
+            reason = f"user {user} has {self.users.limit} connections, the limit: more are refused"
+            raise Overloaded(reason, "user_limit")
+        if connection.user is not None:
+            self.users.give(connection.user)
+        connection.user = user
+
     def check_connecting(self) -> None:
-        """Raise Overloaded when no more connections to targets may be under way."""
+        """Raise Overloaded when no more connections to servers and targets may be under way."""
         if len(self.connecting) >= self.bounds.connecting:
-            limit = self.bounds.connecting
-            self.refuse("connecting_limit", "%d connections to targets are under way, the limit", limit)
-            raise Overloaded(f"{limit} connections are being made already")
+            reason = f"{self.bounds.connecting} connections are being made, the limit: more are refused"
+            raise Overloaded(reason, "connecting_limit")
 
     # -- a full house ----------------------------------------------------------------------------
 
@@ -207,7 +223,9 @@ class Admission:
         if self.full and self.handshakes and self._retry is None:
             oldest = next(iter(self.handshakes))
             self._retry = self.loop.call_at(oldest.last_active + GRACE, self._resume)
-        self.warn(cause, f"{cause}: new connections wait (%d open, limit %d)", self.count, self.limit)
+        self.counters["accept_paused"] += 1
+        waiting = f"{cause}: new connections wait (%d open, limit %d)"
+        self.refusals.warn(cause, waiting, self.count, self.limit)
 
     def wake(self) -> None:
         """Let the listeners that pause go on, if there is room."""
@@ -236,16 +254,3 @@ class Admission:
             "connecting": len(self.connecting),
             "sources": len(self.sources),
         }
-
-    # -- telling ---------------------------------------------------------------------------------
-
-    def refuse(self, label: str, sentence: str, *values: object) -> None:
-        """Count a refusal under ``label``, and say so now and then."""
-        self.counters[label] += 1
-        self.warn(label, f"{sentence} (%d so far)", *values, self.counters[label])
-
-    def warn(self, kind: str, sentence: str, *values: object) -> None:
-        """Log a warning, but of each kind only one in ``QUIET_SECONDS``."""
-        if self.loop.now >= self._quiet_until.get(kind, 0.0):
-            self._quiet_until[kind] = self.loop.now + QUIET_SECONDS
-            logger.warning(sentence, *values)

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Sequence
 from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
 from typing import Any
 
-from common.errors import ConnectTimeout, HandshakeTimeout, RelayError, UpstreamError, reply_for
+from common.errors import ConnectTimeout, HandshakeTimeout, RelayError, UpstreamError
 from common.net.dialer import Dial, dial
 from common.net.loop import READ
 from common.net.resolver import Query, ResolveCallback
@@ -47,13 +47,14 @@ class TCPRelayHandler(Expectant):
 
     __slots__ = (
         *("__weakref__", "dialing", "down", "limits", "local", "peer", "query", "relay"),
-        *("remote", "source", "stage", "target", "up"),
+        *("remote", "source", "stage", "target", "up", "user"),
     )
 
     def __init__(self, relay: TCPRelay, sock: socket, peer: tuple[Any, ...]) -> None:
         super().__init__(relay.loop)
         self.relay, self.peer = relay, peer
-        self.source: Hashable = None  # what ``Admission`` counts it under, if at all
+        self.source: Hashable = None  # what ``Admission`` counts it under, if at all,
+        self.user: str | None = None  # and for whom
         self.limits: Limits = relay.limits
         self.stage = STAGE_INIT
         self.local = Side(self, sock, self.loop, relay.allowance)
@@ -298,9 +299,7 @@ class TCPRelayHandler(Expectant):
 
     def count(self, error: RelayError) -> str:
         """Count ``error`` under its label and return the label."""
-        label = reply_for(error).label
-        self.relay.counters[label] += 1
-        return label
+        return self.relay.admission.refusals.count(error)
 
     def conclude(self, last_words: bytes = b"", linger: float = LINGER) -> None:
         """Tell the client the rest, end our direction, and close only when it has left.

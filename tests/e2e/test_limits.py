@@ -1,4 +1,4 @@
-"""Limits of ssserver with a real process: what is refused, how that looks, and what goes on beside it."""
+"""Limits with real processes: what is refused, how that looks, and what goes on beside it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ import time
 
 from common.crypto import Cipher
 from common.proto.address import Address
-from tests.e2e.clients import dial, ends, open_tunnel, receive_exactly, socks5_reply, socks5_request
+from tests.e2e.clients import (
+    HttpWire,
+    dial,
+    ends,
+    open_tunnel,
+    receive_exactly,
+    socks5_reply,
+    socks5_request,
+)
 from tests.netns import SERVER, open_socket, topology_or_skip
-from tests.origin import echo, serve
+from tests.origin import black_hole, echo, refused_port, serve
 from tests.processes import COMMANDS, Program, free_port, write_config
 from tests.waiting import wait_until
 
@@ -88,6 +96,36 @@ def test_at_the_local_end_whoever_asked_for_something_stays(start_pair):
         tunnel.sendall(b"ping")
         assert receive_exactly(tunnel, 4) == b"ping"
         assert not ends(waiting, 0.05)
+
+
+def test_too_many_connections_under_way_are_told_as_that(start_program):
+    """A server that does not answer, and then no room to ask another one: it is not called unreachable."""
+    with black_hole() as silent, refused_port() as other, contextlib.ExitStack() as stack:
+        port = free_port()
+        common = {"server": "127.0.0.1", "method": METHOD, "password": PASSWORD}
+        servers = [{**common, "server_port": number} for number in (silent, other)]
+        more = {"connect_timeout": 60, "limits": {"connecting": 1}}
+        program = start_program("local", {"servers": servers, "local_port": port, **more})
+        first = stack.enter_context(dial(port))
+        first.sendall(b"\x05\x01\x00" + socks5_request("192.0.2.1", 80))
+        assert receive_exactly(first, 2) == b"\x05\x00"
+
+        def is_refused():
+            with HttpWire(port) as wire:
+                wire.send(b"CONNECT 192.0.2.1:80 HTTP/1.1\r\nHost: 192.0.2.1:80\r\n\r\n")
+                wire.sock.settimeout(0.3)
+                try:
+                    return wire.response()
+                except TimeoutError:
+                    return None  # it was quicker than the first
+
+        response = wait_until(is_refused)
+        assert response.status == 503
+        assert b"1 connections are being made, the limit" in response.body
+        log = program.log()
+        assert log.count("1 connections are being made, the limit: more are refused") == 1
+        assert "no server can be reached" not in log
+        assert "out of reach" not in log
 
 
 def test_the_silent_keep_nobody_out_of_a_full_house(start_program):

@@ -181,7 +181,7 @@ def test_a_client_that_asks_again_for_less_gets_less(world):
     assert len(reply) < 512
 
 
-def test_too_many_clients_get_an_error_at_once(world, monkeypatch):
+def test_too_many_clients_get_an_error_at_once(world, monkeypatch, caplog):
     monkeypatch.setattr(module, "MAX_WAITING", 3)
     waiting, asked = world.ask(query("a"), query("b", number=1), query("b", number=2))
     assert len(asked) == 2
@@ -192,6 +192,9 @@ def test_too_many_clients_get_an_error_at_once(world, monkeypatch):
         response(question("c"), number=6, rcode=2),
     ]
     assert world.counters["dns_refused"] == 2
+    assert [record.message for record in caplog.records] == [
+        "3 clients wait for answers about names, the limit: more get SERVFAIL (1 so far)"
+    ]
     asked[1].answer(response(question("b"), record()))
     assert len(world.replies(waiting)) == 2
     _, more = world.ask(query("c"), query("d"), query("e"))

@@ -6,8 +6,9 @@ import errno
 
 import pytest
 
-from common.errors import BadRequest, ConnectFailed, ConnectTimeout, ResolveFailed
+from common.errors import BadRequest, ConnectFailed, ConnectTimeout, Overloaded, ResolveFailed
 from common.proto.address import Address
+from common.relay.admission import Bounds
 from common.relay.stages import STAGE_DESTROYED, STAGE_DNS, STAGE_DRAIN
 from common.relay.tcprelay import LINGER
 from tests.local_world import (
@@ -106,6 +107,50 @@ def test_when_no_server_is_left_the_client_is_told_once(monkeypatch, caplog, req
     label = "connect_timeout" if isinstance(error, ConnectTimeout) else "connect"
     assert world.counters == {"accepted": 1, label: 1}
     assert [record.levelname for record in caplog.records if record.levelname != "INFO"] == ["WARNING"]
+    world.pass_time(LINGER)
+    world.check_idle()
+
+
+# -- limits of our own ---------------------------------------------------------------------------------
+
+FULL = "0 connections are being made, the limit: more are refused"
+
+
+def overload(world, how):
+    """Let a client that asks for something meet a limit on its way to the first of two servers."""
+    if how == "connecting":
+        return world.ask(HTTP)
+    if how == "lookups":
+        world.resolver.known["one.example"] = Overloaded("too many names are being looked up", "lookup_limit")
+        return world.ask(HTTP)
+    client, handler = world.ask(HTTP)
+    world.dialer.last.fail(Overloaded("no descriptors"))
+    world.settle()
+    return client, handler
+
+
+@pytest.mark.parametrize(
+    ("how", "servers", "bounds", "label", "told"),
+    [
+        ("connecting", TWO, Bounds(connecting=0), "connecting_limit", FULL),
+        ("lookups", NAMES, Bounds(), "lookup_limit", "too many names are being looked up"),
+        ("descriptors", TWO, Bounds(), "descriptor_limit", "no descriptors"),
+    ],
+)
+def test_a_limit_of_our_own_is_no_servers_fault(monkeypatch, caplog, how, servers, bounds, label, told):
+    """No other server is tried, none is called unreachable, and the order stays."""
+    caplog.set_level("INFO")
+    world = LocalWorld(monkeypatch, servers=servers, bounds=bounds)
+    client, handler = overload(world, how)
+    page = client.take()
+    assert page.startswith(b"HTTP/1.1 503 ")
+    assert told[1:].encode() in page
+    assert b"out of reach" not in page
+    assert (client.shut, handler.stage) == (True, STAGE_DRAIN)
+    assert len(world.dialer.dials) == (how == "descriptors")
+    assert world.counters == {"accepted": 1, "overloaded": 1, label: 1}
+    assert [record.message for record in caplog.records] == [f"{told} (1 so far)"]
+    assert next(world.upstreams.in_turn()).address == servers[0]
     world.pass_time(LINGER)
     world.check_idle()
 

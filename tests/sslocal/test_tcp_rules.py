@@ -10,6 +10,7 @@ import pytest
 from common.acl.rules import AccessRules
 from common.errors import ConnectFailed, ResolveFailed
 from common.proto.address import Address
+from common.relay.admission import Bounds
 from common.relay.stages import STAGE_ADDR, STAGE_DNS, STAGE_DRAIN
 from common.relay.tcprelay import LINGER
 from sslocal.tcp import HEADER_HOLD
@@ -32,6 +33,7 @@ RULES = AccessRules.parse(
 )
 NAMES_ONLY = AccessRules.parse("[proxy_all]\n[bypass_list]\n||home.example\n", "rules")
 THROUGH = [(SERVER.host, SERVER.port)]
+GENERAL_FAILURE = b"\x05\x01\x00\x01\0\0\0\0\0\0"
 FORBIDDEN = b"\x05\x02\x00\x01\0\0\0\0\0\0"
 
 
@@ -236,3 +238,14 @@ def test_http_tunnels_are_judged_the_same(world):
     )
     assert world.dialer.last.addresses == [("192.168.1.1", 443)]
     assert client.take() == HTTP_ACCEPTED
+
+
+def test_a_limit_of_our_own_on_the_direct_way(monkeypatch, caplog):
+    """It is told as ours, and not as the target's."""
+    world = LocalWorld(monkeypatch, rules=RULES, bounds=Bounds(connecting=0))
+    client, _handler = connect(world, "192.168.1.1")
+    assert client.take() == b"\x05\x00" + GENERAL_FAILURE
+    assert (world.counters["connecting_limit"], world.counters["overloaded"]) == (1, 1)
+    assert [record.message for record in caplog.records] == [
+        "0 connections are being made, the limit: more are refused (1 so far)"
+    ]

@@ -250,6 +250,7 @@ def test_out_of_descriptors_is_overload(loop, outcome, no_descriptors):
         dial(loop, [at("127.0.0.1", 1), at("127.0.0.1", 2)], outcome, timeout=5)
         drive(loop, lambda: outcome.calls)
     assert type(outcome.error) is Overloaded
+    assert outcome.error.limit == "descriptor_limit"
     assert "Too many open files" in str(outcome.error)
     assert loop.statistics() == {"watched": 0, "timers": 0}
 

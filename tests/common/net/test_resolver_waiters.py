@@ -136,6 +136,7 @@ def test_too_many_lookups_are_overload(clocked, make, dns, monkeypatch):
     asked = Asked(resolver, "n4.test")
     assert asked.at_once
     assert type(asked.error) is Overloaded
+    assert asked.error.limit == "lookup_limit"
 
 
 def test_out_of_descriptors(clocked, make, dns):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -12,11 +11,11 @@ from hypothesis import strategies as st
 from common.errors import ConnectFailed, Overloaded
 from common.net.loop import EventLoop
 from common.proto.address import Address
-from common.relay.admission import GRACE, QUIET_SECONDS, Admission, Bounds, Tally
+from common.relay.admission import GRACE, Admission, Bounds, Tally
 from common.relay.stages import STAGE_CONNECTING, STAGE_DESTROYED, STAGE_INIT
 from common.relay.tcprelay import TCPRelayHandler
 from tests.clock import FakeClock
-from tests.fakes import FakeSelector, FakeSocket, settle
+from tests.fakes import FakeSelector, FakeSocket
 from tests.relay_world import World, another_relay
 
 TARGET = Address("192.0.2.9", 80)
@@ -282,29 +281,11 @@ def test_connections_under_way_are_bounded(monkeypatch):
 
 def test_the_bound_is_an_error_of_the_way_there():
     admission = Admission(EventLoop(FakeClock(), FakeSelector()), 10, Bounds(connecting=0))
-    with pytest.raises(Overloaded, match=r"^0 connections are being made already$"):
+    with pytest.raises(Overloaded, match=r"^0 connections are being made, the limit: more are refused$"):
         admission.check_connecting()
 
 
-# -- telling -----------------------------------------------------------------------------------------
-
-
-def test_each_kind_of_refusal_is_counted_always_and_told_now_and_then(caplog):
-    clock, counters = FakeClock(), Counter()
-    loop = EventLoop(clock, FakeSelector())
-    admission = Admission(loop, 10, counters=counters)
-    for _ in range(3):
-        admission.refuse("one", "%s had enough", "he")
-        admission.refuse("other", "too much")
-        clock.advance(QUIET_SECONDS / 2)
-        settle(loop)
-    assert counters == {"one": 3, "other": 3}
-    assert [record.message for record in caplog.records] == [
-        "he had enough (1 so far)",
-        "too much (1 so far)",
-        "he had enough (3 so far)",
-        "too much (3 so far)",
-    ]
+# -- all together ------------------------------------------------------------------------------------
 
 
 def test_statistics_say_what_there_is(monkeypatch):

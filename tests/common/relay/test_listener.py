@@ -11,9 +11,10 @@ import pytest
 from common.net.loop import READ, EventLoop
 from common.net.sockets import OPTIONS_ARE_INHERITED
 from common.proto.address import Address
-from common.relay.admission import QUIET_SECONDS, Admission
+from common.relay.admission import Admission
 from common.relay.flow import Allowance
 from common.relay.listener import ACCEPT_BATCH, CAPACITY_PAUSE, TCPRelay
+from common.relay.refusals import QUIET_SECONDS
 from common.relay.tcprelay import TCPRelayHandler
 from tests.fakes import FakeResolver, FakeSocket, os_error
 from tests.relay_world import LIMITS, World, another_relay
@@ -150,6 +151,7 @@ def test_warnings_about_capacity_are_rare(monkeypatch, caplog):
         (handler,) = world.relay.handlers
         world.clock.advance(QUIET_SECONDS / 20)
     assert len(caplog.records) == 3
+    assert world.counters["accept_paused"] >= 50
 
 
 # -- out of descriptors ----------------------------------------------------------------------------
