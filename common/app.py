@@ -83,6 +83,7 @@ class RelayApp:
             timeout=config.udp_timeout,
             counters=self.counters,
             per_source=config.udp_associations_per_source or UNBOUNDED,
+            per_user=config.udp_associations_per_user or UNBOUNDED,
         )
         self.sockets = BoundSockets()
         self.shared: Shared | None = None  # with other workers, if there are any

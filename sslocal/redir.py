@@ -148,7 +148,11 @@ class Outlets:
     def __init__(self, service: UDPService) -> None:
         self._counters = service.counters
         self._table = Associations(
-            service.loop, limit=MAX_OUTLETS, timeout=service.associations.timeout, counters=Counter()
+            service.loop,
+            limit=MAX_OUTLETS,
+            timeout=service.associations.timeout,
+            counters=Counter(),
+            called="sockets to reply from",
         )
         self._warned = self._closed = False
 

@@ -105,6 +105,8 @@ class LocalHandler(TCPRelayHandler):
         if request is None or self.stage != STAGE_ADDR:
             return
         self.request = request
+        if request.username is not None:
+            self.relay.admission.count_for(request.username, self)
         if request.command is Command.UDP_ASSOCIATE:
             self._associate(request)
             return
@@ -123,7 +125,11 @@ class LocalHandler(TCPRelayHandler):
         self.expect_nothing()
         self.relay.admission.handshakes.pop(self, None)
         self.association, bound = associate(
-            self.service.udp, self.local.sock, request.address.port, self._on_association_end
+            self.service.udp,
+            self.local.sock,
+            request.address.port,
+            self._on_association_end,
+            request.username,
         )
         logger.debug("%s has a UDP association on %s", self, bound)
         self.local.readable = self.discard

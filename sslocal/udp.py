@@ -219,6 +219,7 @@ class SocksAssociation:
         client: IPAddress | None,
         port: int,
         on_end: Callable[[], None],
+        user: str | None = None,
     ) -> None:
         self.service, self.client = service, client
         self.last_active = 0.0
@@ -227,7 +228,7 @@ class SocksAssociation:
         self._peer: SocketAddress = None
         self._socket = DatagramSocket(service.loop, sock, self._on_datagram, service.counters)
         self._link = service.open_link(self._on_reply)
-        service.associations.add(self, self)
+        service.associations.add(self, self, user=user)
 
     def end(self) -> None:
         """The TCP connection has gone."""
@@ -258,12 +259,16 @@ class SocksAssociation:
 
 
 def associate(
-    service: UDPService, control: socket.socket, port: int, on_end: Callable[[], None]
+    service: UDPService,
+    control: socket.socket,
+    port: int,
+    on_end: Callable[[], None],
+    user: str | None = None,
 ) -> tuple[SocksAssociation, Address]:
     """Return an association for the client of ``control``, and the address it is to send to.
 
     That is the address the client reached us at, so it can reach it again; ``port`` is the one it
-    announced, or 0. Raises Overloaded when there is no descriptor for it.
+    announced, or 0; ``user`` is whom it is counted for. Raises Overloaded when there is no descriptor for it.
     """
     here = parse_ip(control.getsockname()[0])
     client = parse_ip(control.getpeername()[0])
@@ -272,7 +277,7 @@ def associate(
     except OSError as exc:
         raise Overloaded(f"no socket for UDP: {exc.strerror}") from exc
     bound = Address(str(here), sock.getsockname()[1])
-    return SocksAssociation(service, sock, client, port, on_end), bound
+    return SocksAssociation(service, sock, client, port, on_end, user), bound
 
 
 class TunnelUDP:

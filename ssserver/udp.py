@@ -59,7 +59,7 @@ class ServerUDP:
         association = self.associations.get(key)
         if not isinstance(association, ServerAssociation):
             association = ServerAssociation(self, session, key)
-            self.associations.add(key, association, self.source_of(peer[0]))
+            self.associations.add(key, association, self.source_of(peer[0]), session.user)
             logger.debug("%s:%s (%s) has a UDP session", *peer[:2], session.user or "-")
         association.peer = peer
         if self.gate.refuses(target.host):

@@ -43,7 +43,7 @@ class ServerWorld:
     """One port of ssserver; clients, targets, names and time are the test's."""
 
     def __init__(
-        self, monkeypatch, method=SIP004, *, cipher=None, limit=100, forbidden=(), rules=None
+        self, monkeypatch, method=SIP004, *, cipher=None, limit=100, per_user=100, forbidden=(), rules=None
     ) -> None:
         self.clock = FakeClock()
         self.loop = EventLoop(self.clock, FakeSelector())
@@ -51,7 +51,9 @@ class ServerWorld:
         self.counters: Counter[str] = Counter()
         self.network = Network()
         monkeypatch.setattr(targets, "socket", self.network)
-        self.associations = Associations(self.loop, limit=limit, timeout=TIMEOUT, counters=self.counters)
+        self.associations = Associations(
+            self.loop, limit=limit, timeout=TIMEOUT, counters=self.counters, per_user=per_user
+        )
         self.cipher = cipher or Cipher.from_password(method, PASSWORDS.get(method, "correct horse"))
         self.packets = self.cipher.server_packets(clock=self.unix_time, random=os.urandom)
         self.port = FakeDatagramSocket()

@@ -209,6 +209,7 @@ LIMITS = _table(
     setting("connecting", values.integer(0, _MANY)),
     setting("udp_max_associations", values.integer(1, _MANY), "udp_associations"),
     setting("udp_associations_per_source", values.integer(0, _MANY)),
+    setting("udp_associations_per_user", values.integer(0, _MANY)),
     setting("source_ipv4_prefix", values.integer(0, 32)),
     setting("source_ipv6_prefix", values.integer(0, 128)),
 )

@@ -37,7 +37,8 @@ _FLAGS |= {"local_dns_address": "--local-dns-addr", "remote_dns_address": "--rem
 
 # 0 or "" is None in Config.
 _OFF_AT_ZERO = {"idle_timeout", "graceful_timeout", "via", "max_connections", "handshakes", "connecting"}
-_OFF_AT_ZERO |= {"connections_per_source", "connections_per_user", "udp_associations_per_source"}
+_OFF_AT_ZERO |= {"connections_per_source", "connections_per_user"}
+_OFF_AT_ZERO |= {"udp_associations_per_source", "udp_associations_per_user"}
 
 
 def load_config(

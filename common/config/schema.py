@@ -133,6 +133,7 @@ class Config:
     udp_timeout: float = 300.0
     udp_max_associations: int = 4096
     udp_associations_per_source: int | None = 1024
+    udp_associations_per_user: int | None = 1024
 
     dns: tuple[str, ...] = ()
     ipv6_first: bool = False

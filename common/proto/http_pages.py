@@ -35,7 +35,7 @@ def error_page(error: RelayError, method: bytes, *fields: tuple[bytes, bytes]) -
     cause = str(error)
     page = _PAGE.format(
         title=f"{status.value} {status.phrase}", cause=html.escape(cause[:1].upper() + cause[1:])
-    ).encode()
+    ).encode(errors="replace")  # a user's name may hold bytes that are not UTF-8 (PEP 383)
     head = _head(status, [(b"Content-Type", b"text/html; charset=utf-8"), *fields], len(page))
     return head if method == b"HEAD" else head + page
 

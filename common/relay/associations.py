@@ -5,19 +5,21 @@ section 4.3), or when there are ``limit`` of them and a new one comes: then the 
 are kept in the order of their last use, so the first is always the next to expire, and one timer
 serves them all.
 
-A source, the network of a client, has ``per_source`` of them: then the quietest of its own goes. It
-is looked for among all it has, so a datagram of an association that stands costs nothing more.
+A source, the network of a client, has ``per_source`` of them, and a user ``per_user``: then the quietest
+of its own goes. It is looked for among all it has, so a datagram of an association that stands costs
+nothing more.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter, OrderedDict
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import Protocol
 
 from common.net.loop import EventLoop
 from common.net.timers import Timer
+from common.relay.refusals import Refusals
 
 
 class Association(Protocol):
@@ -29,8 +31,35 @@ class Association(Protocol):
         """Release its sockets. Called once, by the table, for whatever reason it ends."""
 
 
+class Shares:
+    """Which keys of a table each one has, whoever that is, up to ``limit``."""
+
+    __slots__ = ("_keys", "_owners", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._keys: dict[Hashable, dict[Hashable, None]] = {}  # in the order they came
+        self._owners: dict[Hashable, Hashable] = {}  # of the keys that have one
+
+    def of(self, who: Hashable) -> Collection[Hashable]:
+        return self._keys.get(who, ())
+
+    def add(self, who: Hashable, key: Hashable) -> None:
+        self._keys.setdefault(who, {})[key] = None
+        self._owners[key] = who
+
+    def remove(self, key: Hashable) -> None:
+        """Forget ``key``, if anybody has it."""
+        who = self._owners.pop(key, None)
+        if who is not None:
+            keys = self._keys[who]
+            del keys[key]
+            if not keys:
+                del self._keys[who]
+
+
 class Associations:
-    """All of one process, whatever their kind; keys say which."""
+    """All of one process, whatever their kind; keys say which. ``called`` is what the log says they are."""
 
     def __init__(
         self,
@@ -40,12 +69,13 @@ class Associations:
         timeout: float,
         counters: Counter[str],
         per_source: int = sys.maxsize,
+        per_user: int = sys.maxsize,
+        called: str = "UDP associations",
     ) -> None:
         self.loop, self.limit, self.timeout, self.counters = loop, limit, timeout, counters
-        self.per_source = per_source
+        self.sources, self.users = Shares(per_source), Shares(per_user)
+        self._called, self._refusals = called, Refusals(loop, counters)
         self._table: OrderedDict[Hashable, Association] = OrderedDict()
-        self._keys: dict[Hashable, set[Hashable]] = {}  # of each source
-        self._sources: dict[Hashable, Hashable] = {}  # key → source, where there is one
         self._timer: Timer | None = None
 
     def __len__(self) -> int:
@@ -63,15 +93,20 @@ class Associations:
         self._table.move_to_end(key)
         self._table[key].last_active = self.loop.now
 
-    def add(self, key: Hashable, association: Association, source: Hashable = None) -> None:
+    def add(
+        self, key: Hashable, association: Association, source: Hashable = None, user: str | None = None
+    ) -> None:
         """Keep ``association``; the quietest makes room for it if there is none.
 
-        ``source`` is what it is counted under, None for nothing.
+        ``source`` and ``user`` are what it is counted under, None for nothing.
         """
         if source is not None:
-            self._add_to(source, key)
+            self._count(self.sources, source, key, "udp_source_limit", "a network")
+        if user is not None:
+            self._count(self.users, user, key, "udp_user_limit", f"user {user}")
         if len(self._table) >= self.limit:
-            self.counters["udp_evicted"] += 1
+            sentence = "there are %d %s, the limit: the quietest makes room"
+            self._refusals.add("udp_evicted", sentence, self.limit, self._called)
             self.remove(next(iter(self._table)))
         self.counters["udp_associations"] += 1
         association.last_active = self.loop.now
@@ -83,8 +118,8 @@ class Associations:
         """End the association of ``key``, if there is one."""
         association = self._table.pop(key, None)
         if association is not None:
-            if key in self._sources:
-                self._remove_from(self._sources.pop(key), key)
+            self.sources.remove(key)
+            self.users.remove(key)
             association.close()
         if not self._table and self._timer is not None:
             self._timer.cancel()
@@ -95,19 +130,13 @@ class Associations:
         for key in list(self._table):
             self.remove(key)
 
-    def _add_to(self, source: Hashable, key: Hashable) -> None:
-        keys = self._keys.get(source, ())
-        if len(keys) >= self.per_source:
-            self.counters["udp_source_limit"] += 1
+    def _count(self, shares: Shares, who: Hashable, key: Hashable, label: str, whose: str) -> None:
+        keys = shares.of(who)
+        if len(keys) >= shares.limit:
+            sentence = "%s has %d %s, the limit: its quietest makes room"
+            self._refusals.add(label, sentence, whose, shares.limit, self._called)
             self.remove(min(keys, key=lambda each: self._table[each].last_active))
-        self._keys.setdefault(source, set()).add(key)
-        self._sources[key] = source
-
-    def _remove_from(self, source: Hashable, key: Hashable) -> None:
-        keys = self._keys[source]
-        keys.remove(key)
-        if not keys:
-            del self._keys[source]
+        shares.add(who, key)
 
     def _expire(self) -> None:
         self._timer = None

@@ -106,16 +106,19 @@ def test_bounds_are_the_configurations(make_app):
         source_ipv6_prefix=56,
         udp_max_associations=7,
         udp_associations_per_source=2,
+        udp_associations_per_user=1,
     )
     assert app._admission.bounds == Bounds(3, 4, 5, 6, 24, 56)
-    assert (app.associations.limit, app.associations.per_source) == (7, 2)
+    table = app.associations
+    assert (table.limit, table.sources.limit, table.users.limit) == (7, 2, 1)
 
 
 def test_bounds_that_are_off(make_app):
     off = ("handshakes", "connecting", "connections_per_source", "connections_per_user")
-    app = make_app(**dict.fromkeys(off), udp_associations_per_source=None)
+    off += ("udp_associations_per_source", "udp_associations_per_user")
+    app = make_app(**dict.fromkeys(off))
     assert app._admission.bounds == Bounds()
-    assert app.associations.per_source == sys.maxsize
+    assert app.associations.sources.limit == app.associations.users.limit == sys.maxsize
 
 
 def test_a_tiny_descriptor_limit_still_serves_one(make_app, monkeypatch):

@@ -345,7 +345,7 @@ def test_no_descriptor_for_a_reply(world, caplog):
 # -- bounds --------------------------------------------------------------------------------------------
 
 
-def test_sockets_for_replies_are_bounded(world):
+def test_sockets_for_replies_are_bounded(world, caplog):
     """The quietest goes first; none of this counts as a client."""
     world.arrive(b"ping")
     sources = [Address("203.0.113.7", 1000 + number) for number in range(MAX_OUTLETS + 1)]
@@ -355,6 +355,9 @@ def test_sockets_for_replies_are_bounded(world):
     assert set(sources) - set(world.bound) == {sources[1]}
     assert len(world.replies) == MAX_OUTLETS + 2
     assert world.counters == {"udp_associations": 1}
+    assert [record.message for record in caplog.records] == [
+        f"there are {MAX_OUTLETS} sockets to reply from, the limit: the quietest makes room (1 so far)"
+    ]
 
 
 def test_nothing_is_left_after_the_timeout(world):

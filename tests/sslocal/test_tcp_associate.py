@@ -10,6 +10,7 @@ import pytest
 
 from common.proto.address import Address
 from common.proto.socks5_udp import build_datagram, parse_datagram
+from common.relay.admission import Bounds
 from common.relay.associations import Associations
 from common.relay.stages import STAGE_DESTROYED, STAGE_DRAIN, STAGE_UDP_ASSOC
 from common.relay.tcprelay import LINGER
@@ -28,17 +29,23 @@ TARGET = Address("192.0.2.80", 443)
 TIMEOUT = 300.0
 
 
+def as_user(name: bytes) -> bytes:
+    return b"\x05\x01\x02\x01%c%b\x01p" % (len(name), name) + socks_request(ANYWHERE, 3)
+
+
 class AssociateWorld(LocalWorld):
     """A local with UDP; ``ports`` are what clients were given, ``network`` has the links."""
 
-    def __init__(self, monkeypatch, limit: int = 100) -> None:
-        super().__init__(monkeypatch)
+    def __init__(self, monkeypatch, limit: int = 100, per_user: int = 100, **options) -> None:
+        super().__init__(monkeypatch, **options)
         self.network = Network()
         self.ports: list[FakeDatagramSocket] = []
         self.bind_error: OSError | None = None
         monkeypatch.setattr(udp, "socket", self.network)
         monkeypatch.setattr(udp, "bind_datagrams", self.bind)
-        self.associations = Associations(self.loop, limit=limit, timeout=TIMEOUT, counters=self.counters)
+        self.associations = Associations(
+            self.loop, limit=limit, timeout=TIMEOUT, counters=self.counters, per_user=per_user
+        )
         self.service.udp = UDPService(
             self.loop,
             upstreams=self.upstreams,
@@ -222,6 +229,23 @@ def test_the_quietest_client_makes_room(monkeypatch):
     third, _handler, _port = world.associated()
     assert [sock.closed for sock in (first, second, third)] == [False, True, False]
     assert world.admission.count == 2
+
+
+def test_the_quietest_client_of_a_user_makes_room(monkeypatch):
+    """Its connection ends, so that it knows; other users keep theirs."""
+    world = AssociateWorld(monkeypatch, per_user=2, auth=lambda user, password: True)
+    bob, _handler = world.ask(as_user(b"bob"))
+    clients = [world.ask(as_user(b"alice"))[0] for _ in range(3)]
+    assert [sock.closed for sock in (bob, *clients)] == [False, True, False, False]
+    assert world.counters["udp_user_limit"] == 1
+    assert (world.admission.count, len(world.associations)) == (3, 3)
+
+
+def test_each_is_a_connection_of_its_user_too(monkeypatch):
+    world = AssociateWorld(monkeypatch, bounds=Bounds(per_user=1), auth=lambda user, password: True)
+    first, second = (world.ask(as_user(b"alice"))[0] for _ in range(2))
+    assert second.take() == b"\x05\x02\x01\x00\x05\x01\x00\x01\0\0\0\0\0\0"
+    assert (first.closed, len(world.ports)) == (False, 1)
 
 
 def test_all_end_with_the_table(world):

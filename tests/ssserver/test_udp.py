@@ -216,6 +216,26 @@ def test_users_of_one_address_are_apart(monkeypatch):
         assert client.received() == [(TARGET, b"y")]
 
 
+@pytest.mark.parametrize("method", [SIP004, SIP022])
+def test_a_user_has_so_many_sessions(monkeypatch, method):
+    """Wherever they come from; the quietest of its own makes room."""
+    method = METHODS[method]
+    world = ServerWorld(monkeypatch, cipher=with_users(method, 2), per_user=2)
+    first, second, third = (
+        world.client((f"198.51.100.{number}", 9), of_user(method, 1)) for number in range(3)
+    )
+    other = world.client(PEER, of_user(method, 2))
+    for client in (other, first, second, first, third):
+        client.send(b"x")
+        world.pass_time(1)
+    assert [sock.closed for sock in world.network.opened] == [False, False, True, False]
+    assert world.counters["udp_user_limit"] == 1
+    second.send(b"again")
+    assert len(world.associations) == 3
+    assert [sock.closed for sock in world.network.opened] == [False, True, True, False, False]
+    world.stop()
+
+
 def test_the_log_names_the_user(monkeypatch, caplog):
     caplog.set_level("DEBUG", "shadowrelay.ssserver")
     method = METHODS[SIP004]

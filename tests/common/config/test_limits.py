@@ -23,6 +23,7 @@ ALL = {
     "connecting": 80,
     "udp_associations": 90,
     "udp_associations_per_source": 9,
+    "udp_associations_per_user": 11,
     "source_ipv4_prefix": 24,
     "source_ipv6_prefix": 56,
 }

@@ -9,6 +9,7 @@ from common.errors import (
     ConfigError,
     CredentialsRequired,
     ForwardLimitReached,
+    Overloaded,
     reply_for,
 )
 from common.proto.http_pages import error_page, final_recipient_page
@@ -37,6 +38,12 @@ def test_cause_is_escaped():
     page = read_response(error_page(BadRequest("<script>&\"'", "1 < 2", "ü"), b"GET"), eof=True)
     assert "&lt;script&gt;&amp;&quot;&#x27;: expected 1 &lt; 2, got ü".encode() in page.body
     assert b"<script>" not in page.body
+
+
+def test_what_is_not_utf8_is_no_obstacle():
+    """As in the name of a user whose client speaks another encoding."""
+    page = read_response(error_page(Overloaded("user \udcfc has enough"), b"GET"), eof=True)
+    assert b"User ? has enough" in page.body
 
 
 def test_head_gets_no_body_but_its_length():
