@@ -58,7 +58,7 @@ class Bench:
     def __init__(self, method: Method) -> None:
         self.method = method
         self.cipher = Cipher.from_password(method.name, generate_password(method, os.urandom))
-        self.salts = self.cipher.replay_filter()
+        self.salts = self.cipher.replay_memory().streams
 
     def client(self) -> ClientStream:
         return self.cipher.client_stream(TARGET, clock=time.time, random=os.urandom)
@@ -119,6 +119,10 @@ class Bench:
         return time.process_time() - start
 
 
+def server_packets(cipher: Cipher) -> ServerPackets:
+    return cipher.server_packets(clock=time.time, random=os.urandom, memory=cipher.replay_memory())
+
+
 class PacketBench:
     """One method's packets."""
 
@@ -130,7 +134,7 @@ class PacketBench:
         return self.cipher.client_packets(clock=time.time, random=os.urandom)
 
     def server(self) -> ServerPackets:
-        return self.cipher.server_packets(clock=time.time, random=os.urandom)
+        return server_packets(self.cipher)
 
     def requests(self) -> tuple[float, float]:
         """Sealing and opening."""
@@ -182,7 +186,7 @@ class UserBench:
         return bytes(packets.seal(TARGET, bytes(DATAGRAM)))
 
     def streams(self, wires: Iterable[bytes], peer: str | None) -> float:
-        wires, salts = list(wires), self.server.replay_filter()
+        wires, salts = list(wires), self.server.replay_memory().streams
         start = time.process_time()
         for wire in wires:
             server = self.server.server_stream(clock=time.time, random=os.urandom, salts=salts, peer=peer)
@@ -191,7 +195,7 @@ class UserBench:
         return (time.process_time() - start) / len(wires)
 
     def packets(self, wires: Iterable[bytes], peer: str | None) -> float:
-        wires, server = list(wires), self.server.server_packets(clock=time.time, random=os.urandom)
+        wires, server = list(wires), server_packets(self.server)
         start = time.process_time()
         for wire in wires:
             with suppress(AuthenticationFailed):

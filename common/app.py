@@ -141,7 +141,7 @@ class RelayApp:
     def cipher(self, server: Server, users: Sequence[tuple[str, str]] = ()) -> Cipher:
         """Return the cipher of a server: the one there was before, if it is the same server.
 
-        It knows the salts of packets.
+        sslocal's knows the salts of packets.
         """
         if server not in self._ciphers:
             self._ciphers[server] = Cipher.from_password(server.method, server.password.reveal(), users)

@@ -1,7 +1,7 @@
 """``Shared``: what all workers of one program have in common. Made by the supervisor, before it forks.
 
     sockets   bound once, so that no port is free while a worker is being replaced
-    salts     of the streams that ssserver has accepted: a replay is one, whichever worker it meets
+    memory    of what ssserver has taken: a replay is one, whichever worker it meets, and after its death
 
 A worker gets at both through ``RelayApp.join``.
 """
@@ -14,16 +14,22 @@ import logging
 import mmap
 import os
 import time
+from collections.abc import Callable
 from socket import SHUT_RD
+from typing import NamedTuple
 
 from common.config.schema import Server
-from common.crypto import Family, ReplayFilter, find_method
+from common.crypto import Family, ReplayMemory, find_method
+from common.crypto.generations import Shape
+from common.crypto.replay import RecentSalts
 from common.crypto.shared_salts import RECENT, TIMED, ServerSalts, SharedSalts
+from common.crypto.shared_windows import SESSIONS, SharedWindow, SharedWindows
+from common.crypto.ss2022_session import ClientSessions
 from common.net.bound import BoundSockets, bound_to
 from common.net.sockets import BACKLOG
 from common.proto.address import Address
 
-QUIET_SECONDS = 30.0  # at most one warning about salts in this time
+QUIET_SECONDS = 30.0  # at most one warning of a kind in this time
 
 logger = logging.getLogger("shadowrelay.app")
 
@@ -33,7 +39,7 @@ class Shared:
 
     def __init__(self, workers: int, predecessor: Shared | None = None) -> None:
         self.workers = workers
-        self._salts: dict[Family, SharedSalts] = predecessor._salts if predecessor else {}
+        self._tables: dict[Family, _Tables] = predecessor._tables if predecessor else {}
         self._scopes: dict[Address, int] = predecessor._scopes if predecessor else {}
         self.sockets: BoundSockets = predecessor.sockets.successor() if predecessor else BoundSockets(workers)
 
@@ -42,20 +48,20 @@ class Shared:
         """What is bound, TCP and UDP alike."""
         return tuple(dict.fromkeys(bound_to(sock) for sock in self.sockets.bound()))
 
-    def add_salts(self, server: Server) -> None:
-        """Have a filter for ``server``, whichever process asks for it later."""
+    def add_memory(self, server: Server) -> None:
+        """Have a memory for ``server``, whichever process asks for it later."""
         family = find_method(server.method).family
-        if family not in self._salts and family is not Family.NONE:
-            self._salts[family] = _new_salts(family)
+        if family not in self._tables and family is not Family.NONE:
+            self._tables[family] = _timed_tables() if family is Family.SIP022 else _recent_tables()
         self._scopes.setdefault(server.address, len(self._scopes))
 
-    def salts(self, server: Server) -> ReplayFilter | None:
-        """Return the filter for the streams of ``server``; None where there is nothing to remember.
+    def memory(self, server: Server) -> ReplayMemory | None:
+        """Return what is remembered of ``server``; None where there is nothing to remember.
 
         It goes by the address: keys may change there, and salts be none the newer for it.
         """
-        salts = self._salts.get(find_method(server.method).family)
-        return ServerSalts(salts, self._scopes[server.address]) if salts is not None else None
+        tables = self._tables.get(find_method(server.method).family)
+        return tables.of_server(self._scopes[server.address]) if tables is not None else None
 
     def pause(self, worker: int) -> None:
         """Nobody accepts for ``worker``: the kernel gives its connections to the others."""
@@ -77,17 +83,55 @@ class Shared:
         self.sockets.abandon()
 
 
-def _new_salts(family: Family) -> SharedSalts:
+class _RecentTables(NamedTuple):
+    """SIP004"""
+
+    streams: SharedSalts
+    packets: SharedSalts
+
+    def of_server(self, scope: int) -> ReplayMemory:
+        streams, packets = ServerSalts(self.streams, scope), ServerSalts(self.packets, scope)
+        return ReplayMemory(streams, packets, ClientSessions())
+
+
+class _TimedTables(NamedTuple):
+    """SIP022"""
+
+    streams: SharedSalts
+    windows: SharedWindows
+
+    def of_server(self, scope: int) -> ReplayMemory:
+        sessions = ClientSessions(functools.partial(SharedWindow, self.windows, scope))
+        return ReplayMemory(ServerSalts(self.streams, scope), RecentSalts(), sessions)
+
+
+_Tables = _RecentTables | _TimedTables
+
+
+def _recent_tables() -> _RecentTables:
+    lock, unlock = _new_lock()
+    streams, packets = (SharedSalts(RECENT, _memory(RECENT), lock, unlock, _never_full) for _ in range(2))
+    streams.beside, packets.beside = packets, streams
+    return _RecentTables(streams, packets)
+
+
+def _timed_tables() -> _TimedTables:
+    streams = SharedSalts(TIMED, _memory(TIMED), *_new_lock(), _Warner("streams"))
+    windows = SharedWindows(SESSIONS, _memory(SESSIONS), *_new_lock(), _Warner("UDP sessions"))
+    return _TimedTables(streams, windows)
+
+
+def _memory(shape: Shape) -> mmap.mmap:
+    return mmap.mmap(-1, shape.size)
+
+
+def _new_lock() -> tuple[Callable[[], object], Callable[[], object]]:
+    """Return how to lock and to unlock between processes."""
     import fcntl  # Unix only, as all of this
 
-    shape = TIMED if family is Family.SIP022 else RECENT
     file = _file_to_lock()
-    return SharedSalts(
-        shape,
-        mmap.mmap(-1, shape.size),
-        lock=functools.partial(fcntl.lockf, file, fcntl.LOCK_EX),
-        unlock=functools.partial(fcntl.lockf, file, fcntl.LOCK_UN),
-        on_full=_Warner(),
+    return functools.partial(fcntl.lockf, file, fcntl.LOCK_EX), functools.partial(
+        fcntl.lockf, file, fcntl.LOCK_UN
     )
 
 
@@ -101,14 +145,19 @@ def _file_to_lock() -> int:
         return os.dup(file.fileno())
 
 
-class _Warner:
-    """Says now and then that there is no room for salts."""
+def _never_full() -> None:
+    """What is remembered by number always has room."""
 
-    def __init__(self) -> None:
+
+class _Warner:
+    """Says now and then that there is no room for more of ``what``."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
         self._quiet_until = 0.0
 
     def __call__(self) -> None:
         now = time.monotonic()
         if now >= self._quiet_until:
             self._quiet_until = now + QUIET_SECONDS
-            logger.warning("more streams in a minute than salts can be remembered: new ones are refused")
+            logger.warning("more %s in a minute than can be remembered: new ones are refused", self._what)

@@ -10,7 +10,7 @@ from socket import socket
 
 from common.app import RelayApp
 from common.config.schema import Config, Server
-from common.crypto import Cipher, Family, ReplayFilter, ServerPackets
+from common.crypto import Cipher, ReplayMemory
 from common.net.bound import BoundSockets, bound_to
 from common.net.loop import EventLoop
 from common.net.sockets import bind_datagrams, listen
@@ -32,22 +32,26 @@ class ServerApp(RelayApp):
     def __init__(self, config: Config, loop: EventLoop | None = None) -> None:
         super().__init__(config, loop)
         self.limits = self.limits._replace(handshake=config.timeout * _PATIENCE)
-        # What must not be forgotten by a reload. Salts go by the address, since keys may change there.
-        self._salts: dict[tuple[Address | str, Family], ReplayFilter] = {}
-        self._packets: dict[Server, ServerPackets] = {}
+        # Not forgotten by a reload. It goes by the address, since keys and users may change there; what was
+        # taken with one method cannot be replayed with another.
+        self._memories: dict[tuple[Address | str, str], ReplayMemory] = {}
 
     def open(self) -> None:
         config = self.config
         for server, listener, datagrams in bind(config, self.sockets):
+            sock = listener or datagrams
+            if sock is None:
+                continue  # it is another worker's
             users = [(user.name, user.password.reveal()) for user in server.users]
             cipher = self.cipher(server, users)
             gate = Gate(config.forbidden_ip, self.access_rules(server.acl))
+            memory = self._memory_of(server, cipher, sock)
             if listener is not None:
                 service = Service(
                     cipher,
                     clock=time.time,
                     random=os.urandom,
-                    salts=self._salts_of(server, bound_to(listener)),
+                    salts=memory.streams,
                     segmented_header=config.segmented_header,
                     gate=gate,
                     reject=config.reject,
@@ -57,7 +61,7 @@ class ServerApp(RelayApp):
                 port = ServerUDP(
                     self.loop,
                     datagrams,
-                    self._packets_of(server, cipher),
+                    cipher.server_packets(clock=time.time, random=os.urandom, memory=memory),
                     associations=self.associations,
                     resolver=self.resolver,
                     gate=gate,
@@ -68,38 +72,29 @@ class ServerApp(RelayApp):
 
     @classmethod
     def prepare(cls, config: Config, shared: Shared) -> None:
-        """See ``RelayApp``. Every server has its salts in common, too."""
+        """See ``RelayApp``. What every server remembers is in common, too."""
         for server, _, _ in bind(config, shared.sockets):
-            shared.add_salts(server)
+            shared.add_memory(server)
 
     def inherit(self, predecessor: RelayApp) -> None:
         """See ``RelayApp``."""
         super().inherit(predecessor)
         assert isinstance(predecessor, ServerApp)
-        self._salts = dict(predecessor._salts)
-        self._packets = {
-            server: packets for server, packets in predecessor._packets.items() if server in self._ciphers
-        }
+        self._memories = dict(predecessor._memories)
 
     def retire(self, done: Callable[[], None]) -> None:
         """See ``RelayApp``. A session without its port can answer nobody."""
         super().retire(done)
         self.associations.close()
 
-    def _salts_of(self, server: Server, where: Address | str) -> ReplayFilter:
-        shared = self.shared.salts(server) if self.shared is not None else None
+    def _memory_of(self, server: Server, cipher: Cipher, sock: socket) -> ReplayMemory:
+        shared = self.shared.memory(server) if self.shared is not None else None
         if shared is not None:
             return shared
-        cipher = self.cipher(server)
-        key = (where, cipher.method.family)
-        if key not in self._salts:
-            self._salts[key] = cipher.replay_filter()
-        return self._salts[key]
-
-    def _packets_of(self, server: Server, cipher: Cipher) -> ServerPackets:
-        if server not in self._packets:
-            self._packets[server] = cipher.server_packets(clock=time.time, random=os.urandom)
-        return self._packets[server]
+        key = (bound_to(sock), cipher.method.name)
+        if key not in self._memories:
+            self._memories[key] = cipher.replay_memory()
+        return self._memories[key]
 
 
 def bind(config: Config, sockets: BoundSockets) -> Iterator[tuple[Server, socket | None, socket | None]]:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
-from common.crypto import METHODS, Cipher, Family, Method
+from common.crypto import METHODS, Cipher, Family, Method, ReplayMemory
 from common.crypto.identity import packet_hash, psk_hash
 from common.crypto.methods import keys_from_password
 from common.crypto.ss2022_packet import Form, new_form
@@ -38,8 +38,8 @@ def client_end(cipher: Cipher, clock: Any = clock) -> Any:
     return cipher.client_packets(clock=clock, random=os.urandom)
 
 
-def server_end(cipher: Cipher, clock: Any = clock) -> Any:
-    return cipher.server_packets(clock=clock, random=os.urandom)
+def server_end(cipher: Cipher, clock: Any = clock, memory: ReplayMemory | None = None) -> Any:
+    return cipher.server_packets(clock=clock, random=os.urandom, memory=memory or cipher.replay_memory())
 
 
 def pair(cipher: Cipher, clock: Any = clock) -> tuple[Any, Any]:

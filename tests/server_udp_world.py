@@ -55,7 +55,9 @@ class ServerWorld:
             self.loop, limit=limit, timeout=TIMEOUT, counters=self.counters, per_user=per_user
         )
         self.cipher = cipher or Cipher.from_password(method, PASSWORDS.get(method, "correct horse"))
-        self.packets = self.cipher.server_packets(clock=self.unix_time, random=os.urandom)
+        self.packets = self.cipher.server_packets(
+            clock=self.unix_time, random=os.urandom, memory=self.cipher.replay_memory()
+        )
         self.port = FakeDatagramSocket()
         self.server = ServerUDP(
             self.loop,

@@ -66,7 +66,7 @@ class ServerWorld(World):
             self.cipher,
             clock=lambda: NOW,
             random=random.Random(99).randbytes,
-            salts=self.cipher.replay_filter(),
+            salts=self.cipher.replay_memory().streams,
             segmented_header=segmented,
             gate=Gate(networks, rules),
             reject=reject,

@@ -81,7 +81,7 @@ def pair(cipher: Cipher, salts: Any = None, segmented: bool = True) -> tuple[Any
     """Return a client's and a server's end of one stream, on the system's generator and a still clock."""
     client = cipher.client_stream(TARGET, clock=clock, random=os.urandom)
     server = cipher.server_stream(
-        clock=clock, random=os.urandom, salts=salts or cipher.replay_filter(), segmented=segmented
+        clock=clock, random=os.urandom, salts=salts or cipher.replay_memory().streams, segmented=segmented
     )
     return client, server
 

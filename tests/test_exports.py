@@ -25,6 +25,7 @@ API = {
         "Method",
         "PacketSession",
         "ReplayFilter",
+        "ReplayMemory",
         "ServerPackets",
         "ServerStream",
         "check_password",

@@ -53,7 +53,9 @@ class UDPWorld:
             monkeypatch.setattr(module, "first_reachable", self.first_reachable)
         self.associations = Associations(self.loop, limit=limit, timeout=TIMEOUT, counters=self.counters)
         self.cipher = Cipher.from_password(method, PASSWORDS.get(method, "correct horse"))
-        self.server = self.cipher.server_packets(clock=self.unix_time, random=os.urandom)
+        self.server = self.cipher.server_packets(
+            clock=self.unix_time, random=os.urandom, memory=self.cipher.replay_memory()
+        )
         self.service = UDPService(
             self.loop,
             upstreams=Upstreams([Upstream(address, self.cipher) for address in servers]),

@@ -16,13 +16,16 @@ every buffer or packet, written for speed, whose output is only good until the n
     users            whose key it is: users on one port
     identity         SIP023 identity headers
     plain            ``none``
+    memory           all that one server remembers of what it has taken
     replay           salts that were seen before
     window           packet ids that were seen before
+    shared_salts, shared_windows, generations    the same for several processes
     xchacha          XChaCha20-Poly1305
 """
 
 from common.crypto.cipher import Cipher, ClientStream, ServerStream
 from common.crypto.datagram import ClientPackets, PacketSession, ServerPackets
+from common.crypto.memory import ReplayMemory
 from common.crypto.methods import (
     METHODS,
     Family,
@@ -43,6 +46,7 @@ __all__ = [
     "Method",
     "PacketSession",
     "ReplayFilter",
+    "ReplayMemory",
     "ServerPackets",
     "ServerStream",
     "check_password",

@@ -15,9 +15,10 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from common.crypto.datagram import ClientPackets, ServerPackets
+from common.crypto.memory import ReplayMemory, new_memory
 from common.crypto.methods import Family, Method, find_method, keys_from_password, server_keys, user_keys
 from common.crypto.plain import PlainClient, PlainClientPackets, PlainServer, PlainServerPackets
-from common.crypto.replay import RecentSalts, ReplayFilter, TimedSalts
+from common.crypto.replay import RecentSalts, ReplayFilter
 from common.crypto.sip004_packet import Sip004ClientPackets, Sip004ServerPackets
 from common.crypto.sip004_stream import Sip004Client, Sip004Server
 from common.crypto.ss2022_packet import Form, new_form
@@ -82,7 +83,6 @@ class Cipher:
         "_keys",
         "_lookup",
         "_members",
-        "_server_salts",
         "method",
     )
 
@@ -97,8 +97,7 @@ class Cipher:
         self._keyring: Keyring  # of SIP004
         self._form: Form  # of SIP022, and the next
         self._lookup: SoleUser | UserTable
-        # Of SIP004: the salts of all packets sent and taken, for each end that it may be.
-        self._client_salts, self._server_salts = RecentSalts(), RecentSalts()
+        self._client_salts = RecentSalts()  # of SIP004: those of all packets sent and taken by a client
         if method.family is Family.SIP004:
             self._keyring = Keyring(method, self._members)
         elif method.family is Family.SIP022:
@@ -155,7 +154,7 @@ class Cipher:
         segmented: bool = False,
         peer: Hashable = None,
     ) -> ServerStream:
-        """Return the server's end of a new stream. ``salts`` is shared by all streams of the server.
+        """Return the server's end of a new stream. ``salts`` is its ``ReplayMemory.streams``.
 
         ``segmented`` lets a SIP022 header come in several reads. ``peer`` is the client's address, a host
         or a tuple that begins with it: SIP004 tries the user who was last seen there first.
@@ -168,19 +167,19 @@ class Cipher:
             return Sip022Server(method, self._lookup, clock, random, salts, segmented)
         return Sip004Server(method, self._keyring, host_of(peer), clock, random, salts)
 
-    def server_packets(self, *, clock: Clock, random: Random) -> ServerPackets:
-        """Return the server's end for the packets of one listening port."""
+    def server_packets(self, *, clock: Clock, random: Random, memory: ReplayMemory) -> ServerPackets:
+        """Return the server's end for the packets of one listening port; ``memory`` is the server's."""
         method = self.method
         if method.family is Family.NONE:
             return PlainServerPackets()
         self._check_server()
         if method.family is Family.SIP022:
-            return Sip022ServerPackets(method, self._form, self._lookup, clock, random)
-        return Sip004ServerPackets(method, self._keyring, clock, random, self._server_salts)
+            return Sip022ServerPackets(method, self._form, self._lookup, clock, random, memory.sessions)
+        return Sip004ServerPackets(method, self._keyring, clock, random, memory.packets)
 
-    def replay_filter(self) -> ReplayFilter:
-        """Return a new filter for streams, of the kind the method wants."""
-        return TimedSalts() if self.method.family is Family.SIP022 else RecentSalts()
+    def replay_memory(self) -> ReplayMemory:
+        """Return a new memory for a server, of the kind the method wants."""
+        return new_memory(self.method.family)
 
     # -- roles -----------------------------------------------------------------------------------
 

@@ -34,28 +34,34 @@ class ReplayFilter(Protocol):
 class RecentSalts:
     """The last ``capacity`` salts at least, twice that at most (SIP004).
 
-    Memory: up to 2 x 100 000 entries of about 135 bytes, 27 MB after 200 000 streams.
+    Memory: up to 2 x 100 000 entries of about 135 bytes, 27 MB after 200 000 salts. What one of two
+    filters ``beside`` each other knows, the other one knows, too; but each forgets by its own number.
     """
 
-    __slots__ = ("_capacity", "_newer", "_older")
+    __slots__ = ("_capacity", "_generations", "_newer")
 
-    def __init__(self, capacity: int = RECENT_SALTS) -> None:
+    def __init__(self, capacity: int = RECENT_SALTS, beside: RecentSalts | None = None) -> None:
         self._capacity = capacity
-        self._newer: set[bytes] = set()
-        self._older: set[bytes] = set()
+        # Newer and older, of one and of the other; where our own begin.
+        self._generations: list[set[bytes]] = beside._generations if beside is not None else []
+        self._newer = len(self._generations)
+        self._generations += [set(), set()]
 
     def add(self, salt: bytes, now: float) -> bool:
         """Remember ``salt``; False when it was remembered already. ``now`` does not matter."""
-        if salt in self._newer or salt in self._older:
-            return False
-        if len(self._newer) >= self._capacity:
-            self._newer, self._older = set(), self._newer
-        self._newer.add(salt)
+        for generation in self._generations:
+            if salt in generation:
+                return False
+        newer = self._generations[self._newer]
+        if len(newer) >= self._capacity:
+            self._generations[self._newer + 1] = newer
+            newer = self._generations[self._newer] = set()
+        newer.add(salt)
         return True
 
     def knows(self, salt: bytes) -> bool:
         """Whether ``salt`` is remembered."""
-        return salt in self._newer or salt in self._older
+        return any(salt in generation for generation in self._generations)
 
 
 class TimedSalts:

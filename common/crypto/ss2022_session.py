@@ -9,8 +9,9 @@ session is there if it was not. So what is refused leaves nothing behind (SIP022
 
 The surprise: a window must outlive its session by as long as timestamps are believed, or old packets
 would pass as the start of a new one. So a server keeps what the relay ``forget``s early for that time, and
-whoever then goes on with it has never been away. A client keeps the server's last two sessions, and takes
-no third while the older was heard from within that time.
+whoever then goes on with it has never been away; and all of it outlives the port, and a change of users.
+A client keeps the server's last two sessions, and takes no third while the older was heard from within
+that time.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ from common.crypto.ss2022_packet import (
     response_body,
 )
 from common.crypto.users import SoleUser, User, UserTable
-from common.crypto.window import SlidingWindow
+from common.crypto.window import SlidingWindow, Window
 from common.crypto.xchacha import Buffer
 from common.errors import AuthenticationFailed, ProtocolError, ReplayDetected
 from common.proto.address import Address
 
-# A last resort. Each session has a socket at the relay, which bounds them by far fewer.
+# Of one server, those of the last HOLD seconds included: beyond that new ones are refused, not old ones
+# forgotten. Those that run have a socket each at the relay, which bounds them by far fewer.
 MAX_SESSIONS = 1 << 16
 
 
@@ -51,9 +53,8 @@ class Heard:
 
     __slots__ = ("aead", "last", "session_id", "window")
 
-    def __init__(self, session_id: bytes, aead: Aead) -> None:
-        self.session_id, self.aead = session_id, aead
-        self.window = SlidingWindow()
+    def __init__(self, session_id: bytes, aead: Aead, window: Window) -> None:
+        self.session_id, self.aead, self.window = session_id, aead, window
         self.last = 0.0  # unix seconds of the last packet taken
 
     def check(self, packet_id: int) -> None:
@@ -62,8 +63,9 @@ class Heard:
             raise ReplayDetected("packet id was used before, or is too old")
 
     def take(self, packet_id: int, now: float) -> None:
-        """The packet was right in everything."""
-        self.window.take(packet_id)
+        """The packet was right in everything else. Raises ReplayDetected when it was taken meanwhile."""
+        if not self.window.take(packet_id, now):
+            raise ReplayDetected("packet id was used before, or is too old")
         self.last = now
 
 
@@ -89,7 +91,9 @@ class Sip022ClientPackets:
         try:
             header, rest = _split(self._form, data)
             session_id, packet_id = header[:SESSION_ID_SIZE], int.from_bytes(header[SESSION_ID_SIZE:], "big")
-            server = self._known(session_id) or Heard(session_id, self._form.session(session_id))
+            server = self._known(session_id) or Heard(
+                session_id, self._form.session(session_id), SlidingWindow()
+            )
             server.check(packet_id)
             body = self._form.open(server.aead, header, rest)
         except InvalidTag:
@@ -114,10 +118,46 @@ class Sip022ClientPackets:
         self._current, self._previous = server, self._current
 
 
-class Sip022ServerPackets:
-    """ssserver's end, for one listening port."""
+class ClientSessions(dict[Hashable, "Sip022Session"]):
+    """A server's, by id: those that run, and those that the relay has let go of too early to be forgotten.
 
-    __slots__ = ("_clock", "_form", "_forms", "_lapsed", "_method", "_random", "_sessions", "_users")
+    ``new_window(session_id)`` finds the window of a session, or begins one.
+    """
+
+    __slots__ = ("lapsed", "new_window")
+
+    def __init__(self, new_window: Callable[[bytes], Window] = lambda session_id: SlidingWindow()) -> None:
+        self.new_window = new_window
+        self.lapsed: OrderedDict[Hashable, float] = OrderedDict()  # of these, let go of when
+
+    def lapse(self, session: PacketSession, now: float) -> None:
+        """Nobody serves the session: forget it in time."""
+        self._sweep(now)
+        known = self.get(session.key)
+        if known is None or known.key in self.lapsed:
+            return
+        if now - known.client.last < HOLD:
+            self.lapsed[known.key] = now
+        else:
+            del self[known.key]
+
+    def check_room(self, now: float) -> None:
+        """Raise ProtocolError when there is none for another session."""
+        self._sweep(now)
+        if len(self) >= MAX_SESSIONS:
+            raise ProtocolError("too many sessions", f"at most {MAX_SESSIONS}")
+
+    def _sweep(self, now: float) -> None:
+        """Forget what was let go of long enough ago."""
+        while self.lapsed and now - next(iter(self.lapsed.values())) >= HOLD:
+            key, _ = self.lapsed.popitem(last=False)
+            del self[key]
+
+
+class Sip022ServerPackets:
+    """ssserver's end, for one listening port. ``sessions`` may be older than it."""
+
+    __slots__ = ("_clock", "_form", "_forms", "_method", "_random", "_sessions", "_users")
 
     def __init__(
         self,
@@ -126,26 +166,27 @@ class Sip022ServerPackets:
         users: SoleUser | UserTable,
         clock: Callable[[], float],
         random: Random,
+        sessions: ClientSessions,
     ) -> None:
         self._method, self._users, self._clock, self._random = method, users, clock, random
         self._form = form  # the server's own, for headers
         self._forms: dict[User, Form] = {}  # each user's own
-        self._sessions: dict[Hashable, Sip022Session] = {}
-        self._lapsed: OrderedDict[bytes, float] = OrderedDict()  # of these, forgotten when
+        self._sessions = sessions
 
     def open(self, data: Buffer, peer: Hashable) -> tuple[Sip022Session, Address, bytes]:
         """See ``datagram.ServerPackets``. ``peer`` does not matter: sessions may move."""
+        sessions = self._sessions
         try:
             header, rest = _split(self._form, data)
             session_id, packet_id = header[:SESSION_ID_SIZE], int.from_bytes(header[SESSION_ID_SIZE:], "big")
-            session = self._sessions.get(session_id)
+            session = sessions.get(session_id)
             if session is not None:
                 session.client.check(packet_id)
             user = self._users.of_packet(header, rest[: self._users.block_size])
             form = self._form_of(user)
             if session is None:
-                client = Heard(session_id, form.session(session_id))
-            elif session.owner is user:
+                client = Heard(session_id, form.session(session_id), sessions.new_window(session_id))
+            elif session.owner.key == user.key:  # the users may have been read anew
                 client = session.client
             else:
                 raise AuthenticationFailed("session belongs to another user")
@@ -155,42 +196,19 @@ class Sip022ServerPackets:
         now = self._clock()
         target, payload = parse_request(body, now)
         if session is None:
-            session = self._begin(client, user, form, now)
-        elif self._lapsed:
-            self._lapsed.pop(session_id, None)
-        client.take(packet_id, now)
+            sessions.check_room(now)
+            client.take(packet_id, now)
+            session = Sip022Session(client, user, Sender(form, self._random), self._clock)
+            sessions[session_id] = session
+        else:
+            client.take(packet_id, now)
+            if sessions.lapsed:
+                sessions.lapsed.pop(session_id, None)
         return session, target, payload
 
     def forget(self, session: PacketSession) -> None:
         """See ``datagram.ServerPackets``."""
-        now = self._clock()
-        self._sweep(now)
-        known = self._sessions.get(session.key)
-        if known is None or known.key in self._lapsed:
-            return
-        if now - known.client.last < HOLD:
-            self._lapsed[known.key] = now
-        else:
-            del self._sessions[known.key]
-
-    def _begin(self, client: Heard, user: User, form: Form, now: float) -> Sip022Session:
-        self._sweep(now)
-        if len(self._sessions) >= MAX_SESSIONS:
-            if not self._lapsed:
-                raise ProtocolError("too many sessions", f"at most {MAX_SESSIONS}")
-            self._drop_oldest_lapsed()
-        session = Sip022Session(client, user, Sender(form, self._random), self._clock)
-        self._sessions[client.session_id] = session
-        return session
-
-    def _sweep(self, now: float) -> None:
-        """Let go of what was forgotten long enough ago."""
-        while self._lapsed and now - next(iter(self._lapsed.values())) >= HOLD:
-            self._drop_oldest_lapsed()
-
-    def _drop_oldest_lapsed(self) -> None:
-        key, _ = self._lapsed.popitem(last=False)
-        del self._sessions[key]
+        self._sessions.lapse(session, self._clock())
 
     def _form_of(self, user: User) -> Form:
         form = self._forms.get(user)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from dataclasses import replace
 
 import pytest
 
+from common.config.schema import Secret, User
+from common.crypto import METHODS, Family
+from common.errors import ProtocolError
 from common.net.loop import EventLoop
 from common.proto.address import Address
 from ssserver import ServerApp
+from tests.packets import PEER, client_end, of_user, user_password
 from tests.pairs import configured, server_entry, started
+from tests.streams import TARGET, password_for
 
-METHODS = ("aes-256-gcm", "2022-blake3-aes-256-gcm")
+NAMES = ("aes-256-gcm", "2022-blake3-aes-256-gcm")
 
 
 class Apps:
@@ -51,7 +58,7 @@ def inodes(app) -> list[int]:
     return [os.fstat(sock.fileno()).st_ino for sock in socks]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_a_successor_has_the_sockets_and_all_that_must_not_be_forgotten(apps, method):
     server = server_entry(method=method)
     old = apps.add(server)
@@ -62,10 +69,43 @@ def test_a_successor_has_the_sockets_and_all_that_must_not_be_forgotten(apps, me
     )
     assert one.salts is other.salts
     assert one.cipher is other.cipher
-    assert old._ports[0][0].packets is new._ports[0][0].packets
 
 
-@pytest.mark.parametrize("method", METHODS)
+def packets_of(app):
+    """The packets of its only UDP port."""
+    ((port, _),) = app._ports
+    return port.packets
+
+
+@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("users", [(1, 2), (3, 1)], ids=["the same users", "others"])
+def test_a_datagram_is_a_replay_for_the_successor_too(apps, method, users):
+    """And a session goes on, if its user is still one."""
+    client = client_end(of_user(METHODS[method], 1), time.time)
+    wires = [bytes(client.seal(TARGET, b"%d" % number)) for number in range(2)]
+    old = apps.add(with_users(method, 1, 2))
+    session, _, _ = packets_of(old).open(wires[0], PEER)
+    own = bytes(session.seal(TARGET, b"reply"))
+    new = apps.add(with_users(method, *users), predecessor=old)
+    old.retire(lambda: None)
+    for replay in (wires[0], own):
+        with pytest.raises(ProtocolError):
+            packets_of(new).open(replay, PEER)
+    again, _, payload = packets_of(new).open(wires[1], PEER)
+    assert (again.key, again.user, payload) == (session.key, "u1", b"1")
+    assert client.open(own) == (TARGET, b"reply")
+    assert client.open(again.seal(TARGET, b"reply")) == (TARGET, b"reply")
+
+
+def with_users(name: str, *numbers: int):
+    """A server with these users of tests/packets.py."""
+    method = METHODS[name]
+    users = tuple(User(f"u{number}", Secret(user_password(method, number))) for number in numbers)
+    own = Secret(password_for(method) if method.family is Family.SIP022 else "")
+    return replace(server_entry(method=name), password=own, users=users)
+
+
+@pytest.mark.parametrize("method", NAMES)
 def test_salts_stay_known_when_keys_change(apps, method):
     old = apps.add(server_entry(method=method))
     new = apps.add(
@@ -107,7 +147,7 @@ def test_a_successor_that_fails_leaves_the_old_one_as_it_was(apps):
     client.close()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_workers_have_listeners_of_their_own_one_udp_port_and_salts_in_common(apps, method):
     config = configured((server_entry(method=method),), workers=2)
     shared = ServerApp.share(config, 2)

@@ -21,7 +21,7 @@ from common.errors import ProtocolError, ReplayDetected
 from tests.fuzz.registry import target
 from tests.fuzz.streams import SIP004, SIP022, WITH_IDENTITY
 from tests.fuzz.ways import Script, error_of
-from tests.packets import PEER, SESSION, of_user, own_form, user_password, with_users
+from tests.packets import PEER, SESSION, of_user, own_form, server_end, user_password, with_users
 from tests.streams import NOW, TARGET, cipher_for, clock, password_for
 from tests.vectors import VECTORS, unhex
 
@@ -75,7 +75,7 @@ def server_packet(data: bytes) -> None:
     which = (data[0] if data else 0) % len(SERVER_WIRES)
     _, good = SERVER_WIRES[which]
     cipher = _fresh(SERVER_WIRES[which][0])
-    packets = cipher.server_packets(clock=clock, random=os.urandom)
+    packets = server_end(cipher)
     _damaged(lambda wire: packets.open(memoryview(wire), PEER)[-1], data[1:], good, cipher)
 
 
@@ -110,7 +110,7 @@ def sip004_packet_inside(data: bytes) -> None:
     key, salt = keys_from_password(method, password_for(method))[-1], b"\x11" * method.salt_size
     wire = salt + User(method, key).session(salt).encrypt(bytes(method.nonce_size), data[1:], None)
     for open_ in (
-        lambda: cipher_for(method.name).server_packets(clock=clock, random=os.urandom).open(wire, PEER),
+        lambda: server_end(cipher_for(method.name)).open(wire, PEER),
         lambda: cipher_for(method.name).client_packets(clock=clock, random=os.urandom).open(wire),
     ):
         try:
@@ -138,7 +138,7 @@ _SCRIPTS = [
 def sip022_server_packets_inside(data: bytes) -> None:
     """Some packets to one server; no id of a session is taken twice."""
     name = SIP022[(data[0] if data else 0) % len(SIP022)].name
-    packets = cipher_for(name).server_packets(clock=clock, random=os.urandom)
+    packets = server_end(cipher_for(name))
     form, script = own_form(name), Script(data[1:])
     taken = set()
     while script:
@@ -162,7 +162,7 @@ def sip023_server_packets_inside(data: bytes) -> None:
     """The same for a server with users u1 to u3; the first byte's bits are the method and which user."""
     which = data[0] if data else 0
     method, user = WITH_IDENTITY[which % 2], 1 + which // 2 % 4
-    packets = with_users(method, 3).server_packets(clock=clock, random=os.urandom)
+    packets = server_end(with_users(method, 3))
     own = user_password(method, user)
     form, script = (
         new_form(method, keys_from_password(method, f"{password_for(method)}:{own}")),

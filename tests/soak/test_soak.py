@@ -7,11 +7,15 @@ from collections import Counter
 
 import pytest
 
+from common.crypto.shared_salts import RECENT, TIMED
+from common.crypto.shared_windows import SESSIONS
 from tests.soak.faults import Faults
 from tests.soak.measures import (
     FILTER,
+    MEGABYTE,
     MEMORY,
     SALT,
+    SHARED,
     Reading,
     filter_of_datagrams,
     filter_of_streams,
@@ -72,6 +76,12 @@ def test_a_sip004_filter_remembers_by_number():
     assert filter_of_datagrams(100, is_2022=False) == 200 * SALT
     assert filter_of_datagrams(10_000_000, is_2022=False) == FILTER
     assert filter_of_datagrams(100, is_2022=True) == 0
+
+
+def test_what_workers_share_is_bounded_by_what_they_were_given():
+    for is_2022, shapes in {False: (RECENT, RECENT), True: (TIMED, SESSIONS)}.items():
+        size = sum(shape.size for shape in shapes)
+        assert SHARED[is_2022] - MEGABYTE < size <= SHARED[is_2022]
 
 
 def test_a_sip022_filter_remembers_what_came_within_its_time():

@@ -77,7 +77,7 @@ def test_large_reads_both_ways(name, size):
 def test_streams_of_one_cipher_do_not_mix(name):
     """Calls of many streams take turns on one scratch, and each stream has keys of its own."""
     cipher = cipher_for(name)
-    salts = cipher.replay_filter()
+    salts = cipher.replay_memory().streams
     pairs = [pair(cipher, salts) for _ in range(5)]
     flights = [client.first(b"%d" % number) for number, (client, _) in enumerate(pairs)]
     assert len({flight[: cipher.method.salt_size] for flight in flights}) == 5
@@ -119,8 +119,8 @@ def test_another_method_is_refused_or_waits(name):
 def test_replay_filters_are_of_the_kind_the_method_wants(name):
     cipher = cipher_for(name)
     kind = TimedSalts if cipher.method.family is Family.SIP022 else RecentSalts
-    assert type(cipher.replay_filter()) is kind
-    assert cipher.replay_filter() is not cipher.replay_filter()
+    assert type(cipher.replay_memory().streams) is kind
+    assert cipher.replay_memory().streams is not cipher.replay_memory().streams
 
 
 def test_from_password_takes_names_as_configurations_write_them():

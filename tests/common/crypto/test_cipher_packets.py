@@ -166,8 +166,8 @@ def offer(end, wire):
 def left_by(server):
     """How many sessions or salts a server's end remembers."""
     if hasattr(server, "_sessions"):
-        return len(server._sessions), len(server._lapsed)
-    return len(server._salts._newer), len(server._salts._older)
+        return len(server._sessions), len(server._sessions.lapsed)
+    return [len(generation) for generation in server._salts._generations]
 
 
 @settings(max_examples=300, deadline=None)

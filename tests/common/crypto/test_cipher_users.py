@@ -22,7 +22,7 @@ HERE = "198.51.100.9"
 
 
 def server_of(cipher, *, salts=None, segmented=False, peer=HERE):
-    salts = salts or cipher.replay_filter()
+    salts = salts or cipher.replay_memory().streams
     return cipher.server_stream(clock=clock, random=os.urandom, salts=salts, segmented=segmented, peer=peer)
 
 

@@ -65,6 +65,21 @@ def test_recent_salts_hold_twice_the_capacity_at_most():
     assert RECENT_SALTS == 100_000
 
 
+def test_filters_beside_each_other_know_the_same_and_forget_by_their_own_number():
+    """A busy UDP port does not make a server forget its streams."""
+    streams = RecentSalts(capacity=10)
+    packets = RecentSalts(capacity=10, beside=streams)
+    assert streams.add(salt(0), NOW)
+    assert not packets.add(salt(0), NOW)
+    for number in range(1, 100):
+        assert packets.add(salt(number), NOW)
+        assert not streams.add(salt(number), NOW)
+        assert streams.knows(salt(number)), "as it would be asked by a stream"
+    assert packets.knows(salt(0))
+    assert not streams.add(salt(0), NOW)
+    assert streams.add(salt(1), NOW), "a hundred packets ago"
+
+
 def test_recent_salts_do_not_care_for_the_time():
     seen = RecentSalts()
     assert seen.add(salt(1), NOW)

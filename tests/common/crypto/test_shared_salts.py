@@ -11,8 +11,9 @@ import tempfile
 
 import pytest
 
+from common.crypto.generations import Shape
 from common.crypto.replay import HOLD, RecentSalts, TimedSalts
-from common.crypto.shared_salts import RECENT, TIMED, ServerSalts, Shape, SharedSalts
+from common.crypto.shared_salts import ENTRY_SIZE, RECENT, TIMED, ServerSalts, SharedSalts
 
 NOW = 1_700_000_000.0
 
@@ -22,7 +23,7 @@ class Store:
 
     def __init__(self, capacity: int = 8, hold: float | None = HOLD) -> None:
         self.held = self.refused = 0
-        shape = Shape(capacity, hold)
+        shape = Shape(capacity, hold, ENTRY_SIZE)
         self.memory = mmap.mmap(-1, shape.size)
         self.salts = SharedSalts(shape, self.memory, self.lock, self.unlock, self.on_full)
 
@@ -147,17 +148,73 @@ def test_it_agrees_with_the_filters_of_one_process(hold):
     assert store.refused == 0
 
 
-def test_a_writer_that_died_leaves_nothing_wrong():
-    """Killed between the index and the count, at worst: its own salt is lost with its stream."""
-    store = Store(capacity=8)
+def test_tables_beside_each_other_know_the_same_and_forget_by_their_own_number():
+    streams, packets = Store(capacity=8, hold=None), Store(capacity=16, hold=None)
+    streams.salts.beside, packets.salts.beside = packets.salts, streams.salts
+    assert streams.add(salt(0))
+    assert not packets.add(salt(0))
+    assert packets.add(salt(0), scope=1)
+    for number in range(1, 100):
+        assert packets.add(salt(number))
+        assert not streams.add(salt(number))
+        assert streams.salts.knows(0, salt(number))
+        assert packets.salts.knows(0, salt(0))
+    assert not streams.add(salt(0))
+    assert streams.add(salt(1)), "a hundred packets ago"
+
+
+def test_it_agrees_with_two_filters_of_one_process():
+    rng = random.Random(12)
+    stores = Store(capacity=64, hold=None), Store(capacity=64, hold=None)
+    stores[0].salts.beside, stores[1].salts.beside = stores[1].salts, stores[0].salts
+    first = RecentSalts(64)
+    others = first, RecentSalts(64, beside=first)
+    for _ in range(5_000):
+        which, one = rng.randrange(2), salt(rng.randrange(600))
+        assert stores[which].add(one) is others[which].add(one, NOW)
+
+
+class Dying:
+    """An index whose writer is killed before it writes."""
+
+    def __init__(self, numbers: memoryview) -> None:
+        self._numbers = numbers
+
+    def __getitem__(self, at: int) -> int:
+        return self._numbers[at]
+
+    def __setitem__(self, at: int, number: int) -> None:
+        raise KeyboardInterrupt
+
+
+def die(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("place", ["count", "index"])
+@pytest.mark.parametrize("hold", [HOLD, None])
+def test_a_writer_that_died_leaves_nothing_wrong(hold, place, monkeypatch):
+    """Killed before the count or before the index: its own salt is lost with its stream."""
+    store = Store(capacity=8, hold=hold)
     for number in range(4):
         store.add(salt(number))
-    header = bytes(store.memory[:64])
-    store.add(salt(4))
-    store.memory[:64] = header
+    whole = store.salts._generations
+    with monkeypatch.context() as patch:
+        if place == "count":
+            patch.setattr(SharedSalts, "_write_header", die)
+        else:
+            store.salts._generations = tuple(each._replace(numbers=Dying(each.numbers)) for each in whole)
+        with pytest.raises(KeyboardInterrupt):
+            store.add(salt(4))
+    assert not store.held
+    store.salts._generations = whole
+    assert store.add(salt(4))
     assert store.add(salt(5))
     assert not any(store.add(salt(number)) for number in (0, 1, 2, 3, 5))
-    assert all(store.add(salt(number)) for number in (4, 6, 7))
+    assert not store.add(salt(4))
+    later = NOW + HOLD
+    assert all(store.add(salt(number), later) for number in range(6, 12))
+    assert not any(store.add(salt(number), later) for number in range(12))
 
 
 def test_salts_chosen_to_look_alike_do_not_crowd():
@@ -175,7 +232,7 @@ def test_processes_see_each_others_salts():
         lock, unlock = (
             functools.partial(fcntl.lockf, file.fileno(), kind) for kind in (fcntl.LOCK_EX, fcntl.LOCK_UN)
         )
-        shape = Shape(1 << 12, None)
+        shape = Shape(1 << 12, None, ENTRY_SIZE)
         salts = SharedSalts(shape, mmap.mmap(-1, shape.size), lock, unlock, lambda: None)
         children = []
         for _ in range(3):

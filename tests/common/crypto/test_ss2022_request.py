@@ -49,7 +49,7 @@ def header(address: bytes, padding: int, payload: bytes = b"", *, padding_length
 def accept(name: str, *parts: bytes, now: float = NOW, segmented: bool = False):
     cipher = cipher_for(name)
     server = cipher.server_stream(
-        clock=lambda: now, random=Script(), salts=cipher.replay_filter(), segmented=segmented
+        clock=lambda: now, random=Script(), salts=cipher.replay_memory().streams, segmented=segmented
     )
     found = None
     for part in parts:

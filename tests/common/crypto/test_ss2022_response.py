@@ -131,7 +131,7 @@ def test_a_server_says_nothing_before_the_target_does(name):
     now, drawn = [NOW], Script()
     cipher = cipher_for(name)
     client, wire = asked(name)
-    server = cipher.server_stream(clock=lambda: now[0], random=drawn, salts=cipher.replay_filter())
+    server = cipher.server_stream(clock=lambda: now[0], random=drawn, salts=cipher.replay_memory().streams)
     server.accept(wire)
     assert len(server.seal(b"")) == 0
     now[0] += 1000

@@ -63,7 +63,7 @@ class TestVectors:
         method, ipsks = METHODS[vector["method"]], [unhex(key) for key in vector["ipsks"]]
         upsk = unhex(vector["upsk"])
         cipher = Cipher(method, (ipsks[-1],), (("alice", upsk),)) if ipsks else Cipher(method, (upsk,))
-        return cipher.server_packets(clock=clock, random=Script(*random))
+        return cipher.server_packets(clock=clock, random=Script(*random), memory=cipher.replay_memory())
 
     def request(self, vector):
         """The request as it reaches that server: the relays before it took their identity headers off."""

@@ -10,6 +10,7 @@ from common.crypto.identity import psk_hash
 from common.crypto.methods import keys_from_password
 from common.crypto.replay import HOLD
 from common.crypto.ss2022_packet import MAX_PACKET_ID, new_form
+from common.crypto.ss2022_session import ClientSessions
 from common.errors import AuthenticationFailed, ProtocolError, ReplayDetected
 from common.proto.address import Address
 from tests.packets import (
@@ -144,7 +145,7 @@ def test_an_idle_session_is_forgotten_without_a_trace():
     now.now += HOLD
     server.forget(session)
     assert not server._sessions
-    assert not server._lapsed
+    assert not server._sessions.lapsed
     server.forget(session)
     again, _, _ = server.open(client.seal(TARGET, b""), PEER)
     assert again is not session
@@ -163,9 +164,9 @@ def test_what_is_forgotten_early_cannot_be_replayed_and_can_go_on():
     for wire in wires[:2]:
         with pytest.raises(ReplayDetected):
             server.open(wire, ELSEWHERE)
-    assert list(server._lapsed) == [session.key]  # a replay does not bring it back
+    assert list(server._sessions.lapsed) == [session.key]  # a replay does not bring it back
     assert server.open(wires[2], PEER)[0] is session
-    assert not server._lapsed
+    assert not server._sessions.lapsed
     server_session = session._sender.session_id
     assert client.open(session.seal(TARGET, b"reply")) == (TARGET, b"reply")
     assert client._current.session_id == server_session
@@ -187,12 +188,12 @@ def test_what_is_forgotten_early_is_gone_in_time():
     now.now += HOLD - 3.5  # the first two of them were forgotten long enough ago, and seen before that
     server.open(client_end(cipher, now).seal(TARGET, b""), PEER)
     assert len(server._sessions) == 9
-    assert list(server._lapsed) == [session.key for session in sessions[2:5]]
+    assert list(server._sessions.lapsed) == [session.key for session in sessions[2:5]]
     now.now += HOLD
     for session in sessions[5:]:
         server.forget(session)
     assert len(server._sessions) == 1
-    assert not server._lapsed
+    assert not server._sessions.lapsed
 
 
 def test_forgetting_twice_is_forgetting_once():
@@ -204,32 +205,70 @@ def test_forgetting_twice_is_forgetting_once():
     server.forget(session)
     now.now += HOLD - 5  # silent for longer than that, forgotten for less
     server.forget(session)
-    assert list(server._lapsed.items()) == [(session.key, NOW + 10)]
+    assert list(server._sessions.lapsed.items()) == [(session.key, NOW + 10)]
     now.now += 5
     server.open(client_end(cipher, now).seal(TARGET, b""), PEER)
     assert len(server._sessions) == 1
-    assert not server._lapsed
+    assert not server._sessions.lapsed
 
 
-def test_the_table_has_a_limit_of_its_own(monkeypatch):
-    """A backstop: room is made of what the relay has forgotten, and of nothing else."""
+def test_the_table_has_a_limit_and_refuses_rather_than_forgets(monkeypatch):
+    """What was let go of early keeps its place until its packets are out of time."""
     monkeypatch.setattr(session_module, "MAX_SESSIONS", 3)
+    now = Clock(NOW)
     cipher = cipher_for(NAME)
-    server, clients = server_end(cipher), [client_end(cipher) for _ in range(5)]
-    sessions = [server.open(client.seal(TARGET, b""), PEER)[0] for client in clients[:3]]
-    refused = clients[3].seal(TARGET, b"")
-    with pytest.raises(ProtocolError, match="too many sessions: expected at most 3"):
-        server.open(refused, PEER)
+    server, clients = server_end(cipher, now), [client_end(cipher, now) for _ in range(4)]
+    wires = [client.seal(TARGET, b"") for client in clients]
+    sessions = [server.open(wire, PEER)[0] for wire in wires[:3]]
+    for session in (sessions[1], sessions[0]):
+        with pytest.raises(ProtocolError, match="too many sessions: expected at most 3"):
+            server.open(wires[3], PEER)
+        server.forget(session)
+    for wire in wires[:2]:
+        with pytest.raises(ReplayDetected):
+            server.open(wire, PEER)
     assert server.open(clients[0].seal(TARGET, b""), PEER)[0] is sessions[0]
-    server.forget(sessions[1])
-    server.forget(sessions[0])
-    assert server.open(refused, PEER)[0].key == clients[3]._sender.session_id
+    now.now += HOLD
+    late = clients[3].seal(TARGET, b"")
+    assert server.open(late, PEER)[0].key == clients[3]._sender.session_id
     assert list(server._sessions) == [sessions[0].key, sessions[2].key, clients[3]._sender.session_id]
-    assert list(server._lapsed) == [sessions[0].key]
-    server.open(clients[4].seal(TARGET, b""), PEER)
-    with pytest.raises(ProtocolError, match="too many sessions"):
-        server.open(clients[1].seal(TARGET, b""), PEER)
-    assert len(server._sessions) == 3
+
+
+@pytest.mark.parametrize("name", AES_NAMES)
+def test_sessions_outlive_a_change_of_users(name):
+    """Windows stay, and who is still a user goes on; no other user takes the session over."""
+    method = METHODS[name]
+    old, new = with_users(method, 2), with_users(method, 3)
+    memory = old.replay_memory()
+    client = client_end(of_user(method, 1))
+    wire = client.seal(TARGET, b"once")
+    session, _, _ = server_end(old, memory=memory).open(wire, PEER)
+    server = server_end(new, memory=memory)
+    with pytest.raises(ReplayDetected):
+        server.open(wire, PEER)
+    again, _, payload = server.open(client.seal(TARGET, b"on it goes"), PEER)
+    assert (again, payload) == (session, b"on it goes")
+    assert client.open(again.seal(TARGET, b"reply")) == (TARGET, b"reply")
+
+
+def test_what_another_process_took_meanwhile_begins_no_session():
+    """The window has the last word, and what it refuses leaves nothing behind."""
+
+    class Taken:
+        def is_fresh(self, packet_id):
+            return True
+
+        def take(self, packet_id, now):
+            return packet_id > 0
+
+    cipher = cipher_for(NAME)
+    memory = cipher.replay_memory()._replace(sessions=ClientSessions(lambda session_id: Taken()))
+    client, server = client_end(cipher), server_end(cipher, memory=memory)
+    with pytest.raises(ReplayDetected):
+        server.open(client.seal(TARGET, b""), PEER)
+    assert not memory.sessions
+    server.open(client.seal(TARGET, b""), PEER)
+    assert list(memory.sessions) == [client._sender.session_id]
 
 
 def test_forgetting_what_another_port_made():

@@ -15,8 +15,7 @@ LAST_ID = 2**64 - 1
 def offered(window: SlidingWindow, packet_id: int) -> bool:
     if not window.is_fresh(packet_id):
         return False
-    window.take(packet_id)
-    return True
+    return window.take(packet_id, 0.0)
 
 
 def test_the_vector():
@@ -53,12 +52,18 @@ def test_edges(size):
 
 def test_asking_changes_nothing():
     window = SlidingWindow(8)
-    window.take(100)
+    window.take(100, 0.0)
     for packet_id in (0, 92, 93, 99, 101, LAST_ID):
         before = window._last, window._seen
         first = window.is_fresh(packet_id)
         assert window.is_fresh(packet_id) is first
         assert (window._last, window._seen) == before
+
+
+def test_taking_counts_without_asking():
+    window = SlidingWindow(8)
+    taken = [window.take(packet_id, 0.0) for packet_id in (9, 9, 2, 2, 1, 10, 9)]
+    assert taken == [True, False, True, False, False, True, False]
 
 
 def test_it_does_not_grow():
