@@ -153,7 +153,7 @@ def _front_of(local: Local, port: int, via: str | None) -> NewFront:
     auth = _auth(local.auth)
     if local.protocol == "http":
         return functools.partial(_http_front, auth, via)
-    return functools.partial(_mixed_front, auth, via)
+    return _mixed_front(auth, via)
 
 
 def _fixed_front(target: Address, sock: socket) -> Front:
@@ -164,12 +164,14 @@ def _http_front(auth: Auth | None, via: str | None, sock: socket) -> Front:
     return HttpFront(auth, via=via)
 
 
-def _mixed_front(auth: Auth | None, via: str | None, sock: socket) -> Front:
-    return FirstByteFront(
-        socks4=functools.partial(Socks4Front, auth),
-        socks5=functools.partial(Socks5Front, auth),
-        http=functools.partial(HttpFront, auth, via=via),
-    )
+def _mixed_front(auth: Auth | None, via: str | None) -> NewFront:
+    socks4, socks5 = functools.partial(Socks4Front, auth), functools.partial(Socks5Front, auth)
+    http = functools.partial(HttpFront, auth, via=via)
+
+    def new_front(sock: socket) -> Front:
+        return FirstByteFront(socks4=socks4, socks5=socks5, http=http)
+
+    return new_front
 
 
 def _auth(credentials: Sequence[Credential]) -> Auth | None:

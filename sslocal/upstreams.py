@@ -70,20 +70,18 @@ class Upstreams:
     )
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
-        self._upstreams = tuple(upstreams)
-        self._first = 0
+        self._upstreams = tuple(upstreams)  # in turn
         self._unreachable = False
 
     def in_turn(self) -> Iterator[Upstream]:
         """Every server once, the preferred one first."""
-        first, count = self._first, len(self._upstreams)
-        for step in range(count):
-            yield self._upstreams[(first + step) % count]
+        return iter(self._upstreams)
 
     def report_reached(self, candidate: Candidate) -> None:
         """``candidate`` took a connection: start with it from now on."""
-        if self._upstreams[self._first] is not candidate:
-            self._first = next(n for n, upstream in enumerate(self._upstreams) if upstream is candidate)
+        if candidate is not self._upstreams[0]:
+            place = next(n for n, upstream in enumerate(self._upstreams) if upstream is candidate)
+            self._upstreams = self._upstreams[place:] + self._upstreams[:place]
         if self._unreachable:
             self._unreachable = False
             logger.info("server %s is reached again", candidate.address)

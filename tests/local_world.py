@@ -68,7 +68,7 @@ class LocalWorld(World):
         self.upstreams = Upstreams([Upstream(address, cipher) for address in servers])
         self.service = Service(
             self.upstreams,
-            new_front=new_front or functools.partial(_mixed_front, auth, None),
+            new_front=new_front or _mixed_front(auth, None),
             udp=None,
             rules=rules,
             clock=lambda: 1_700_000_000.0,

@@ -8,6 +8,7 @@ takes a third less time (docs/adr/0016-a-selector-of-our-own.md); elsewhere the 
 
 from __future__ import annotations
 
+import functools
 import math
 import select
 import selectors
@@ -22,6 +23,8 @@ IN, OUT = select.EPOLLIN, select.EPOLLOUT
 
 # Interest by mask: none, READ, WRITE, both. A mask of 0 would still report HUP.
 _INTEREST = (0, IN, OUT, IN | OUT)
+
+_new_key = functools.partial(tuple.__new__, SelectorKey)  # without the price of naming its fields
 
 # What the kernel reports, as a mask. An error or a hang-up is both: whoever reads or writes finds out.
 _MASKS = {IN: EVENT_READ, OUT: EVENT_WRITE, IN | OUT: EVENT_READ | EVENT_WRITE}
@@ -47,7 +50,7 @@ class EpollSelector(selectors.BaseSelector):
         if fd in self._keys:
             raise KeyError(f"{fileobj!r} is registered")
         self._epoll.register(fd, _INTEREST[events])
-        key = self._keys[fd] = SelectorKey(fileobj, fd, events, data)
+        key = self._keys[fd] = _new_key((fileobj, fd, events, data))
         return key
 
     def unregister(self, fileobj: HasFileno | int) -> SelectorKey:
@@ -65,7 +68,7 @@ class EpollSelector(selectors.BaseSelector):
         old = self._keys[fd]
         if old.events != events:
             self._epoll.modify(fd, _INTEREST[events])
-        key = self._keys[fd] = SelectorKey(fileobj, fd, events, data)
+        key = self._keys[fd] = _new_key((fileobj, fd, events, data))
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:

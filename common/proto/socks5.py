@@ -130,7 +130,9 @@ class Socks5Front:
     def _read_request(self) -> Request | None:
         # RFC 1928 section 4. RSV (the third byte) says nothing to us, whatever it holds.
         buffer = self._buffer
-        if buffer and buffer[0] != VERSION:
+        if not buffer:
+            return None
+        if buffer[0] != VERSION:
             raise BadRequest("SOCKS version", VERSION, buffer[0])
         parsed = parse_address(buffer[3:])
         if parsed is None:
