@@ -27,8 +27,8 @@ from bench.run import Broken, Figures, apart, build, namespace
 from bench.table import Outcome
 
 SMOKE_METHODS = (USUAL, "chacha20-ietf-poly1305", "2022-blake3-aes-256-gcm")
-SMOKE_CONTESTANTS = ("direct", "libev", "ours")
-OUR_OWN = ("direct", "ours", "base")  # a run of theirs that breaks is our fault
+SMOKE_CONTESTANTS = ("direct", "libev", "ours", "floor")
+OUR_OWN = ("direct", "ours", "base", "floor")  # a run of theirs that breaks is our fault
 
 
 def parse() -> argparse.Namespace:

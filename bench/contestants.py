@@ -4,6 +4,7 @@
     libev                ss-local and ss-server, what every ratio is to
     ours                 this tree
     base                 another working copy of ours (``--base PATH``)
+    floor                the least that a relay in CPython can be (``bench/floor.py``)
     rust, go, sing-box   found as ``tests/peers.py`` says
     go2, pproxy          go-shadowsocks2 and pproxy, on PATH or where SHADOWRELAY_PEER_GO2 and
                          SHADOWRELAY_PEER_PPROXY point
@@ -157,6 +158,20 @@ class Libev(Contestant):
         return ("ss-local", "-c", local), ("ss-server", "-c", server)
 
 
+class Floor(Contestant):
+    def version(self) -> str:
+        return "a bare loop with the same system calls and the same cryptography, and nothing else"
+
+    def fit(self, case: Case) -> Case | None:
+        known = case.kind in ("connections", "exchanges", "latency") and case.method == USUAL
+        return case if known and case.front == "socks5" and not case.users and case.workers == 1 else None
+
+    def commands(self, setting: Setting, folder: Path) -> tuple[Sequence[str], Sequence[str]]:
+        local, server = _dialect(setting, folder, {}, {})
+        words = (sys.executable, "-m", "bench.floor")
+        return (*words, "local", local), (*words, "server", server)
+
+
 class Further(Contestant):
     """A peer of the interop tests."""
 
@@ -236,6 +251,7 @@ def everybody(base: Path | None) -> list[Contestant]:
         Libev("libev"),
         Ours("ours", ROOT),
         *([Ours("base", base.resolve())] if base else []),
+        Floor("floor"),
         *(Further(peer, fronts.get(peer.name, ("socks5",))) for peer in PEERS),
         GoShadowsocks2("go2"),
         Pproxy("pproxy"),

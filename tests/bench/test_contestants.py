@@ -102,12 +102,22 @@ def test_pproxy_is_told_all_by_flags(tmp_path, monkeypatch):
     assert server == ("/opt/pproxy", "-l", link)
 
 
+def test_the_floor_is_there_for_what_it_can(tmp_path):
+    floor = contestants.Floor("floor")
+    exchanges = replace(CASE, kind="exchanges")
+    assert floor.fit(exchanges) == exchanges
+    for more in ({"kind": "bulk"}, {"front": "http"}, {"users": 9}, {"workers": 2}, {"method": "none"}):
+        assert floor.fit(replace(exchanges, **more)) is None
+    local, server = floor.commands(Setting.fresh(exchanges), tmp_path)
+    assert (local[1:4], server[1:4]) == (("-m", "bench.floor", "local"), ("-m", "bench.floor", "server"))
+
+
 def test_who_is_not_here_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     for name in ("GO2", "PPROXY", "GO", "SING_BOX", "RUST_LOCAL", "RUST_SERVER"):
         monkeypatch.delenv(f"SHADOWRELAY_PEER_{name}", raising=False)
     base = tmp_path / "nothing-there"
-    assert [one.name for one in contestants.everybody(base) if one.version()] == ["direct", "ours"]
+    assert [one.name for one in contestants.everybody(base) if one.version()] == ["direct", "ours", "floor"]
 
 
 def test_relays_listen_below_the_ports_of_outgoing_connections():
