@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import socket
-from dataclasses import replace
 
 import pytest
 
@@ -255,7 +254,7 @@ def test_ssserver_leaves_and_a_successor_takes_over(stack, leave):
         assert pair.loops[1].statistics() == {"watched": 0, "timers": 0}
         (server,) = pair.server.config.servers
         successor = type(pair.server)(
-            replace(pair.server.config, servers=(replace(server, address=address),)), pair.loops[1]
+            pair.server.config._replace(servers=(server._replace(address=address),)), pair.loops[1]
         )
         successor.start()
         stack.callback(successor.stop)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from common.config import values
 from common.config.passwords import Passwords
@@ -20,7 +19,7 @@ AUTH_KEYS = ("auth", *_PATHS)
 
 
 def read_credentials(
-    section: Mapping[str, Node], passwords: Passwords, folder: Path, report: Report
+    section: Mapping[str, Node], passwords: Passwords, folder: str, report: Report
 ) -> tuple[Credential, ...]:
     """Return all users of one front; ``folder`` is where the relative paths of a file start."""
     return tuple(_Credentials(passwords, report).read(section, folder))
@@ -32,7 +31,7 @@ class _Credentials:
         self._report = report
         self._found: dict[str, Credential] = {}
 
-    def read(self, section: Mapping[str, Node], folder: Path) -> list[Credential]:
+    def read(self, section: Mapping[str, Node], folder: str) -> list[Credential]:
         node = section.get("auth")
         if node is not None and node.value is not False:
             self._read_auth(node)
@@ -79,7 +78,7 @@ class _Credentials:
         elif self._found.setdefault(user, Credential(user, secret)).password != secret:
             self._report.problem(password, "the same user is given with another password")
 
-    def _read_file(self, node: Node, kind: str, folder: Path) -> None:
+    def _read_file(self, node: Node, kind: str, folder: str) -> None:
         path = values.path(node, self._report, folder)
         if path is None:
             return

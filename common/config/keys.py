@@ -15,7 +15,6 @@ A key whose ``role`` is the other program's is skipped without a word, so that b
 
 from __future__ import annotations
 
-import difflib
 import enum
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -309,5 +308,7 @@ def _unknown(name: str, table: Table) -> str:
     for other, place in _PLACES:
         if other is not table and name in other:
             return f"ignored here, it belongs {place}"
+    import difflib  # for a mistyped key only
+
     near = difflib.get_close_matches(name, table, n=1)
     return "unknown key, ignored" + (f" (did you mean '{near[0]}'?)" if near else "")

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from common.config import values
@@ -66,9 +64,9 @@ def load_config(
     root = Node({}, "", path or ("configuration" if text is not None else "command line"), 0, "")
     written = text if text is not None or path is None else read_text(path)
     if written is not None:
-        root = replace(read_tree(written, root.source, report), line=0)
+        root = read_tree(written, root.source, report)._replace(line=0)
     flags = _flag_section(role, overrides or {}, url, report)
-    folder = Path(path).parent if path is not None else Path()
+    folder = os.path.dirname(path) if path is not None else ""
     passwords = Passwords(role, report, os.environ if environ is None else environ, folder)
     file = read_section(root, TOP, role, report)
     if not isinstance(root.value, dict):
@@ -197,7 +195,7 @@ def _served(
         if servers and not tcp and (not udp or local.protocol == "mixed"):
             needed = "UDP" if local.mode == "udp_only" else "TCP"
             report.problem(root, f"{local} needs {needed}, and no server's `mode` has it")
-        yield replace(local, mode="tcp_only" if not udp else "tcp_and_udp" if tcp else "udp_only")
+        yield local._replace(mode="tcp_only" if not udp else "tcp_and_udp" if tcp else "udp_only")
 
 
 def _check_udp_timeout(seconds: float, servers: Sequence[Server], node: Node, report: Report) -> None:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
 
 from common.config import values
 from common.config.credentials import AUTH_KEYS, read_credentials
@@ -78,7 +76,7 @@ class LocalReader:
     """
 
     def __init__(
-        self, report: Report, passwords: Passwords, rules: RuleFiles, folder: Path, flags: Section
+        self, report: Report, passwords: Passwords, rules: RuleFiles, folder: str, flags: Section
     ) -> None:
         self._report = report
         self._passwords = passwords
@@ -262,8 +260,8 @@ class LocalReader:
             return (local,)
         host, port = values.host_and_port(*keys, self._report)
         address = Address(host or local.address.host, local.address.port if port is None else port)
-        udp = replace(local, address=address, mode="udp_only")
-        return (udp,) if local.mode == "udp_only" else (replace(local, mode="tcp_only"), udp)
+        udp = local._replace(address=address, mode="udp_only")
+        return (udp,) if local.mode == "udp_only" else (local._replace(mode="tcp_only"), udp)
 
     def _note_listener(self, local: Local, node: Node) -> None:
         if local.path is not None:

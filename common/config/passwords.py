@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from common.config import values
 from common.config.schema import Role, Secret
@@ -35,7 +34,7 @@ class Passwords:
     holds a password in clear. Only a client (sslocal) has use for a chain of keys (SIP023).
     """
 
-    def __init__(self, role: Role, report: Report, environ: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, role: Role, report: Report, environ: Mapping[str, str], folder: str) -> None:
         self.sources: set[str] = set()
         self._takes_chains = role == "sslocal"
         self._report = report
@@ -104,9 +103,11 @@ class Passwords:
         name = values.text(node, self._report)
         if name is None:
             return None
-        path = self._folder / name if node.source else Path(name)  # a flag counts from where it is typed
+        path = (
+            os.path.join(self._folder, name) if node.source else name
+        )  # a flag counts from where it is typed
         try:
-            with path.open("rb") as file:
+            with open(path, "rb") as file:
                 self._warn_if_exposed(node, path, file.fileno())
                 data = file.read(MAX_FILE_SIZE + 1)
             password = data.decode("utf-8-sig")
@@ -121,7 +122,7 @@ class Passwords:
             return None
         return Secret(password.removesuffix("\n").removesuffix("\r"))
 
-    def _warn_if_exposed(self, node: Node, path: Path, target: int) -> None:
+    def _warn_if_exposed(self, node: Node, path: str, target: int) -> None:
         if is_exposed(target):
             self._report.warn(node, f"others can read {path}: run `chmod 600` on it")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from common.config import values
@@ -37,7 +36,7 @@ def is_unix(node: Node) -> bool:
 class PlaceReader:
     """Reads ``local_address`` and ``local_port``; ``folder`` is where relative paths start."""
 
-    def __init__(self, report: Report, folder: Path) -> None:
+    def __init__(self, report: Report, folder: str) -> None:
         self._report = report
         self._folder = folder
 

@@ -8,7 +8,6 @@ together with everything else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from common.config import values
 from common.config.tree import Node, Report
@@ -23,7 +22,7 @@ class RuleFiles:
     ``folder`` is where relative paths start. ``check`` is called with the path of each file.
     """
 
-    def __init__(self, report: Report, folder: Path, check: CheckRules | None) -> None:
+    def __init__(self, report: Report, folder: str, check: CheckRules | None) -> None:
         self._report = report
         self._folder = folder
         self._check = check or _check_readable
@@ -47,7 +46,7 @@ class RuleFiles:
 
 def _check_readable(path: str) -> None:
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb") as file:
             file.read(1)
     except OSError as exc:
         raise ConfigError([f"{path}: {exc.strerror}"]) from None

@@ -9,8 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from common.proto.address import Address
 
@@ -26,6 +25,34 @@ DEFAULT_LOCAL = Address("127.0.0.1", 1080)
 DEFAULT_LISTEN = "0.0.0.0"  # ssserver's host when the configuration has a port and no address
 DEFAULT_METHOD = "2022-blake3-aes-256-gcm"
 DEFAULT_CONNECT_TIMEOUT = 10.0  # seconds, and never more than `timeout` unless it is set
+DEFAULT_FORBIDDEN: tuple[IPNetwork, ...] = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "::/128",
+        "::1/128",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "2001:db8::/32",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "ff00::/8",
+    )
+)
 
 
 class Secret:
@@ -51,16 +78,14 @@ class Secret:
         return hash(self._text)
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(NamedTuple):
     """One user of a local front."""
 
     user: str
     password: Secret
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
+class Local(NamedTuple):
     """One way into sslocal, on one address; ``str()`` is where it listens.
 
     ``mode`` says what the client may use. A ``mixed`` one (HTTP and SOCKS) listens on TCP only, since
@@ -84,16 +109,14 @@ class Local:
         return str(self.address) if self.path is None else f"unix:{self.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """One user of an ssserver port."""
 
     name: str
     password: Secret
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(NamedTuple):
     """One Shadowsocks server: what ssserver listens on, and what sslocal dials.
 
     With ``users`` (ssserver only) ``password`` is the iPSK of SIP023, which is no user's; with a
@@ -109,8 +132,7 @@ class Server:
     acl: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """Everything either program needs to run.
 
     ``mode`` and ``acl`` are the defaults that every server and local has taken over already. Where a
@@ -139,7 +161,7 @@ class Config:
     ipv6_first: bool = False
     ipv6_only: bool = False
 
-    forbidden_ip: tuple[IPNetwork, ...] = field(default_factory=lambda: DEFAULT_FORBIDDEN)
+    forbidden_ip: tuple[IPNetwork, ...] = DEFAULT_FORBIDDEN
     segmented_header: bool = False
     reject: Reject = "drain"
 
@@ -164,9 +186,9 @@ class Config:
 
     def describe(self) -> Iterator[str]:
         """Yield the whole configuration as printable ``key: value`` lines, without any password."""
-        for each in fields(self):
-            if each.name != "warnings":
-                yield from _lines(each.name, getattr(self, each.name))
+        for name, value in zip(self._fields, self, strict=True):
+            if name != "warnings":
+                yield from _lines(name, value)
 
 
 def _lines(name: str, value: object) -> Iterator[str]:
@@ -205,33 +227,3 @@ def _details(entry: Server | Local, *names: str) -> Iterator[str]:
     for name in names:
         if value := getattr(entry, name):
             yield f"{name}={_shown(value)}"
-
-
-DEFAULT_FORBIDDEN: tuple[IPNetwork, ...] = tuple(
-    ipaddress.ip_network(text)
-    for text in (
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "172.16.0.0/12",
-        "192.0.0.0/24",
-        "192.0.2.0/24",
-        "192.168.0.0/16",
-        "198.18.0.0/15",
-        "198.51.100.0/24",
-        "203.0.113.0/24",
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-        "::/128",
-        "::1/128",
-        "64:ff9b:1::/48",
-        "100::/64",
-        "2001:db8::/32",
-        "fc00::/7",
-        "fe80::/10",
-        "fec0::/10",
-        "ff00::/8",
-    )
-)

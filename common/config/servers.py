@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 
 from common.config import values
 from common.config.endpoint import parse_port
@@ -221,7 +220,7 @@ class ServerReader:
             try:
                 port = parse_port(text)
             except ValueError as exc:
-                self._report.problem(replace(node, path=table.path), str(exc))
+                self._report.problem(node._replace(path=table.path), str(exc))
                 continue
             yield port, self._passwords.checked(node, self._passwords.read(node), method)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from common.config.endpoint import split_endpoint
@@ -27,8 +27,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 _NO_USER = "expected method:password before the @, plain or in base64"
 
 
-@dataclass(frozen=True, slots=True)
-class ServerLink:
+class ServerLink(NamedTuple):
     """What an ``ss://`` link says. Absent parts are empty; ``plugin_opts`` stays in plugin syntax."""
 
     address: Address

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from common.config.schema import Secret
 from common.errors import ConfigError
@@ -23,8 +23,7 @@ Scalar = str | int | float | bool | None
 _PLAIN_KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_-]{0,39}|[0-9]{1,5}")
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Node:
+class Node(NamedTuple):
     """One value of a configuration.
 
     ``text`` is a scalar as it was written (``012`` stays ``012``), empty for lists and mappings.

@@ -10,7 +10,6 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from common.config.endpoint import split_endpoint
@@ -174,15 +173,15 @@ def host_and_port(
     return host, own if given is None else given
 
 
-def path(node: Node, report: Report, folder: Path) -> str | None:
+def path(node: Node, report: Report, folder: str) -> str | None:
     """Read a path and return it absolute: a relative one starts in ``folder``, that of a flag here."""
     value = text(node, report)
     return located(value, node, folder) if value is not None else None
 
 
-def located(written: str, node: Node, folder: Path) -> str:
+def located(written: str, node: Node, folder: str) -> str:
     """Return a path written at ``node`` as an absolute one."""
-    return os.path.abspath(folder / written if node.source else written)
+    return os.path.abspath(os.path.join(folder, written) if node.source else written)
 
 
 def workers(node: Node, report: Report) -> int | None:

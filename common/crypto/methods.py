@@ -12,12 +12,10 @@ ever quotes a password.
 from __future__ import annotations
 
 import base64
-import difflib
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from blake3 import blake3
 from cryptography.hazmat.primitives import hashes
@@ -50,8 +48,7 @@ class Family(enum.Enum):
     NONE = "no encryption"
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(NamedTuple):
     """One row of the table. Sizes are bytes; ``chunk_limit`` is the largest payload of one chunk.
 
     ``aead`` makes the cipher from a subkey; None when the method does not encrypt.
@@ -59,7 +56,7 @@ class Method:
 
     name: str
     family: Family
-    aead: Callable[[bytes], Aead] | None = field(repr=False)
+    aead: Callable[[bytes], Aead] | None
     key_size: int
     salt_size: int
     nonce_size: int = 12
@@ -137,6 +134,8 @@ def find_method(name: str) -> Method:
             f"method {wanted!r} is a stream cipher without authentication and is not supported; "
             f"use {_REPLACEMENTS[wanted]!r} on both ends"
         )
+    import difflib  # for a mistyped name only
+
     near = difflib.get_close_matches(wanted, [*METHODS, *_ALIASES], n=1)
     if near:
         raise ValueError(f"unknown method {name!r} (did you mean {near[0]!r}?)")

@@ -10,12 +10,10 @@ What an operator can cause is a sentence on stderr, never a traceback.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from common.config import Config, Secret, load_config
@@ -114,14 +112,15 @@ def find_config(environ: Mapping[str, str]) -> str | None:
     """Return the first configuration file that exists where one is looked for; None without any."""
     for folder in _config_folders(environ):
         for name in CONFIG_NAMES:
-            if (folder / name).is_file():
-                return str(folder / name)
+            path = os.path.join(folder, name)
+            if os.path.isfile(path):
+                return path
     return None
 
 
-def _config_folders(environ: Mapping[str, str]) -> tuple[Path, ...]:
+def _config_folders(environ: Mapping[str, str]) -> tuple[str, ...]:
     home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return Path(), Path(home, "shadowrelay"), Path("/etc/shadowrelay")
+    return "", os.path.join(home, "shadowrelay"), "/etc/shadowrelay"
 
 
 def _config_path(options: Options, environ: Mapping[str, str]) -> str | None:
@@ -137,9 +136,10 @@ def _load(
     path, overrides = _config_path(options, environ), dict(options.overrides)
     if path is None and not options.names_server:
         link = "an ss:// link, " if role == "sslocal" else ""
+        folders = ", ".join(folder or os.curdir for folder in _config_folders(environ))
         raise UsageError(
             f"nothing to run: give -c FILE, {link}or -s HOST:PORT with a password; there is no "
-            f"{' or '.join(CONFIG_NAMES)} in {', '.join(map(str, _config_folders(environ)))}"
+            f"{' or '.join(CONFIG_NAMES)} in {folders}"
         )
     if path is None and not (overrides["password"] or overrides["password_file"]):
         password = environ.get(PASSWORD_VARIABLE)
@@ -148,8 +148,7 @@ def _load(
         role, path, overrides=overrides, url=options.url, environ=environ, check_rules=check_rules
     )
     verbosity = config.verbosity if options.verbosity is None else options.verbosity
-    return dataclasses.replace(
-        config,
+    return config._replace(
         verbosity=verbosity,
         pid_file=os.path.abspath(config.pid_file) if config.pid_file else None,
         log_file=os.path.abspath(config.log_file) if config.log_file else None,
@@ -200,13 +199,13 @@ def _reader(program: _Program, config: Config, options: Options) -> Callable[[],
         for key, value in options.overrides.items()
         if key in ("acl", "password_file") and isinstance(value, str)
     }
-    fixed = dataclasses.replace(
-        options, config=os.path.abspath(path), overrides={**options.overrides, **files}, warnings=()
+    fixed = options._replace(
+        config=os.path.abspath(path), overrides={**options.overrides, **files}, warnings=()
     )
 
     def load() -> Config:
         loaded = _load(program.role, fixed, os.environ, program.check_rules)
-        return dataclasses.replace(loaded, pid_file=config.pid_file, log_file=config.log_file)
+        return loaded._replace(pid_file=config.pid_file, log_file=config.log_file)
 
     return load
 
@@ -215,7 +214,7 @@ def _start_daemon(program: _Program, config: Config, options: Options) -> int:
     role = program.role
     pid_path = config.pid_file or daemon.default_pid_file(role, os.environ)
     log_path = config.log_file or daemon.default_log_file(role, os.environ)
-    config = dataclasses.replace(config, pid_file=pid_path, log_file=log_path)
+    config = config._replace(pid_file=pid_path, log_file=log_path)
     if options.daemon == "restart":
         _stop(role, pid_path)
     reload = _reader(program, config, options)  # before the daemon leaves this directory

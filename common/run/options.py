@@ -15,8 +15,7 @@ import argparse
 import re
 from argparse import SUPPRESS
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from common.config import Secret
 from common.config.schema import DEFAULT_METHOD, Role
@@ -89,8 +88,7 @@ class UsageError(RelayError):
     """A command line that means nothing here; exit code 2."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What a command line asks for. ``overrides`` has configuration keys, None for those not given."""
 
     config: str | None

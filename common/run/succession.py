@@ -10,7 +10,6 @@ over, or there are too many apps before theirs.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
 from collections import Counter
@@ -141,7 +140,7 @@ def lasting(config: Config, old: Config) -> Config:
         logger.warning("needs a restart to change, stays as it was: %s", ", ".join(changed))
     for warning in config.warnings:
         logger.warning(warning)
-    return dataclasses.replace(config, **kept)
+    return config._replace(**kept)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -102,7 +101,7 @@ def with_users(name: str, *numbers: int):
     method = METHODS[name]
     users = tuple(User(f"u{number}", Secret(user_password(method, number))) for number in numbers)
     own = Secret(password_for(method) if method.family is Family.SIP022 else "")
-    return replace(server_entry(method=name), password=own, users=users)
+    return server_entry(method=name)._replace(password=own, users=users)
 
 
 @pytest.mark.parametrize("method", NAMES)

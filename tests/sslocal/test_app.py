@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from dataclasses import replace
 
 import pytest
 
@@ -113,9 +112,9 @@ TUNNEL = Local(LOOPBACK, "tunnel", target=Address("192.0.2.9", 53))
         (Local(LOOPBACK), (1, [])),
         (Local(LOOPBACK, "http"), (1, [])),
         (TUNNEL, (1, ["TunnelUDP"])),
-        (replace(TUNNEL, mode="tcp_only"), (1, [])),
-        (replace(TUNNEL, mode="udp_only"), (0, ["TunnelUDP"])),
-        (replace(TUNNEL, protocol="dns"), (1, ["DNSServer"])),
+        (TUNNEL._replace(mode="tcp_only"), (1, [])),
+        (TUNNEL._replace(mode="udp_only"), (0, ["TunnelUDP"])),
+        (TUNNEL._replace(protocol="dns"), (1, ["DNSServer"])),
     ],
 )
 def test_what_each_way_in_listens_on(make_app, local, expected):
@@ -157,7 +156,7 @@ def test_a_http_way_in_speaks_nothing_else(make_app):
 
 def test_servers_serve_what_their_mode_says(make_app):
     first, second, third = (server_entry(Address(f"192.0.2.{number}", 8388)) for number in range(3))
-    app = make_app(replace(first, mode="tcp_only"), replace(second, mode="udp_only"), third)
+    app = make_app(first._replace(mode="tcp_only"), second._replace(mode="udp_only"), third)
     assert [up.address for up in service(app).upstreams.in_turn()] == [first.address, third.address]
     assert [up.address for up in service(app).udp.upstreams.in_turn()] == [second.address, third.address]
 
@@ -183,8 +182,8 @@ def test_a_unix_socket_is_a_way_in(make_app, tmp_path):
 def test_a_tunnel_lets_the_target_speak_first():
     """M4: two connections at once, and neither client says anything before it is spoken to."""
     with running_pair() as pair:
-        pair.local.config = replace(
-            pair.local.config, locals=(Local(LOOPBACK, "tunnel", "tcp_only", target=pair.target),)
+        pair.local.config = pair.local.config._replace(
+            locals=(Local(LOOPBACK, "tunnel", "tcp_only", target=pair.target),)
         )
         pair.local.open()
         front = pair.local.listening[-1]
@@ -206,7 +205,7 @@ def test_rules_of_a_local_are_its_own(make_app, tmp_path, protocol):
     """Questions of a dns local go through the server whatever the rules say."""
     path = tmp_path / "rules.acl"
     path.write_text("[bypass_list]\n192.0.2.0/24\n")
-    app = make_app(locals=(replace(TUNNEL, protocol=protocol, acl=str(path)), Local(LOOPBACK)))
+    app = make_app(locals=(TUNNEL._replace(protocol=protocol, acl=str(path)), Local(LOOPBACK)))
     with_rules, without = (relay.make_handler.keywords["service"] for relay in app._relays)
     assert (with_rules.rules is not None) == (protocol == "tunnel")
     assert without.rules is None

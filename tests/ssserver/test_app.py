@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
@@ -110,7 +109,7 @@ def test_ports_with_different_methods_serve_at_once():
     ("mode", "expected"), [("tcp_and_udp", (1, 1)), ("tcp_only", (1, 0)), ("udp_only", (0, 1))]
 )
 def test_what_each_mode_listens_on(make_app, mode, expected):
-    app = make_app(replace(server_entry(), mode=mode))
+    app = make_app(server_entry()._replace(mode=mode))
     assert (len(app._relays), len(app._ports)) == expected
     assert len(app.listening) == 1, "UDP has the port that TCP got"
 
@@ -118,7 +117,7 @@ def test_what_each_mode_listens_on(make_app, mode, expected):
 def test_rules_are_read_once_and_shared_by_the_ports_that_name_them(make_app, tmp_path):
     path = tmp_path / "rules.acl"
     path.write_text("[outbound_block_list]\n192.0.2.0/24\n")
-    ruled = replace(server_entry(), acl=str(path))
+    ruled = server_entry()._replace(acl=str(path))
     first, second, third = services(make_app(ruled, ruled, server_entry()))
     assert first.gate.refuses("192.0.2.1")
     assert second.gate.refuses("192.0.2.1")
@@ -127,7 +126,7 @@ def test_rules_are_read_once_and_shared_by_the_ports_that_name_them(make_app, tm
 
 def test_rules_that_cannot_be_read_leave_nothing_open(tmp_path):
     """Closed is what an access list fails to; and no port is left behind."""
-    entries = (server_entry(), replace(server_entry(), acl=str(tmp_path / "missing.acl")))
+    entries = (server_entry(), server_entry()._replace(acl=str(tmp_path / "missing.acl")))
     app = ServerApp(configured(entries))
     with pytest.raises((OSError, RelayError)):
         app.start()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import pytest
 
 from common.config.keys import LOCAL, SERVER, TOP, USER, Verdict, is_disabled, read_section
@@ -55,7 +53,7 @@ def test_no_key_of_any_dialect_is_unknown(table, names):
 
 def test_every_setting_is_a_field_of_config():
     settings = {key.names[0] for key in TOP.values() if key.read}
-    assert settings <= {field.name for field in fields(Config)}
+    assert settings <= set(Config._fields)
     assert all(key.read is None for table in (SERVER, LOCAL, USER) for key in table.values())
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from common.config import locals as locals_module
@@ -181,11 +179,11 @@ def test_what_bypasses_has_a_resolver_of_its_own(ways, tmp_path):
     content = {**DNS, "acl": "my.acl", "local_dns_address": "192.168.1.1"}
     (tmp_path / "my.acl").touch()
     whole = local("127.0.0.1:53", "dns", target=Address("192.0.2.9", 53), acl=f"{tmp_path}/my.acl")
-    assert ways(content) == [replace(whole, local_dns=Address("192.168.1.1", 53))]
-    assert ways({**content, "local_dns_port": 54}) == [replace(whole, local_dns=Address("192.168.1.1", 54))]
+    assert ways(content) == [whole._replace(local_dns=Address("192.168.1.1", 53))]
+    assert ways({**content, "local_dns_port": 54}) == [whole._replace(local_dns=Address("192.168.1.1", 54))]
     del content["acl"]
     for more in ({"locals": [content], "acl": "my.acl"}, {"locals": [{**content, "acl": "my.acl"}]}):
-        assert ways(more) == [replace(whole, local_dns=Address("192.168.1.1", 53))]
+        assert ways(more) == [whole._replace(local_dns=Address("192.168.1.1", 53))]
     assert ways({**DNS, "acl": "my.acl"}) == [whole]
 
 

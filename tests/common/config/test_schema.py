@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from common.config.schema import DEFAULT_FORBIDDEN, Config, Credential, Local, Secret, Server, User
@@ -24,7 +22,7 @@ def test_a_secret_shows_nothing():
 
 
 def test_a_configuration_is_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         config().timeout = 1
 
 
@@ -46,7 +44,7 @@ def test_describe_prints_every_field_once_and_no_secret():
     assert "hunter" not in "\n".join(lines)
     assert all(line.isprintable() for line in lines)
     keys = [line.partition(":")[0] for line in lines if not line.startswith(" ")]
-    assert keys == [field.name for field in dataclasses.fields(Config) if field.name != "warnings"]
+    assert keys == [name for name in Config._fields if name != "warnings"]
     assert lines[:9] == [
         'source: "c.yaml"',
         "servers:",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 
 import pytest
@@ -67,7 +66,7 @@ class World:
         return self.next
 
     def reload(self, **changes) -> App:
-        self.next = dataclasses.replace(BASE, **changes)
+        self.next = BASE._replace(**changes)
         self.succession.reload()
         return self.succession.app
 
@@ -187,7 +186,7 @@ def test_what_is_no_counter_is_known():
 
 def test_what_only_a_start_can_change_stays(world, caplog):
     world.reload(workers=4, user="nobody", timeout=7)
-    assert world.succession.config == dataclasses.replace(BASE, timeout=7)
+    assert world.succession.config == BASE._replace(timeout=7)
     assert "needs a restart to change, stays as it was: workers, user" in caplog.text
 
 

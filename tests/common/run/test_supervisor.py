@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import logging
@@ -265,7 +264,7 @@ def test_a_replacement_that_was_due_does_not_start_into_a_drain(running):
 
 
 def reload(world, **changes) -> list[Process]:
-    world.next = dataclasses.replace(BASE, **changes)
+    world.next = BASE._replace(**changes)
     count = len(world.processes)
     world.supervisor.reload()
     return world.processes[count:]
