@@ -25,10 +25,10 @@ from common.relay.admission import UNBOUNDED, Admission, Bounds
 from common.relay.associations import Associations
 from common.relay.flow import Allowance
 from common.relay.listener import Limits, MakeHandler, TCPRelay
-from common.shared import Shared
 
 if TYPE_CHECKING:
     from common.acl import AccessRules
+    from common.shared import Shared
 
 RESERVED_DESCRIPTORS = 32  # for logs, DNS, listeners and the interpreter
 DESCRIPTORS_PER_CONNECTION = 2
@@ -106,6 +106,8 @@ class RelayApp:
         ``predecessor`` is what an earlier configuration shared; what is the same is taken over.
         Raises OSError, with nothing left open.
         """
+        from common.shared import Shared  # what one process does not need
+
         raise_nofile(config.nofile)
         shared = Shared(workers, predecessor)
         try:
@@ -114,6 +116,7 @@ class RelayApp:
             shared.close()
             raise
         shared.sockets.settle()
+        cls.load()  # once, before they are forked
         return shared
 
     @classmethod
@@ -194,6 +197,16 @@ class RelayApp:
             self.stop()
             raise
         self.sockets.settle()
+        self.load()
+
+    @classmethod
+    def load(cls) -> None:
+        """Import what requests need and listening does not.
+
+        The ports are open by then, so that whoever comes meanwhile waits a moment and is not refused. Later
+        would not do: the first request would stop the loop, and a user given up root may not read modules.
+        """
+        import common.net.ares  # noqa: F401
 
     def drain(self) -> None:
         """Stop listening; let running connections end, and the loop with the last of them."""

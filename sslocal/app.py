@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from socket import socket
+from typing import TYPE_CHECKING
 
 from common.app import RelayApp
 from common.config.schema import Config, Credential, Local
@@ -29,12 +30,12 @@ from common.proto.http_proxy import HttpFront
 from common.proto.request import Auth, Front
 from common.proto.socks4 import Socks4Front
 from common.proto.socks5 import Socks5Front
-from common.shared import Shared
-from sslocal import redir
-from sslocal.dns import DNSServer
 from sslocal.tcp import LocalHandler, Service
 from sslocal.udp import TunnelUDP, UDPService
 from sslocal.upstreams import Upstream, Upstreams
+
+if TYPE_CHECKING:
+    from common.shared import Shared
 
 NewFront = Callable[[socket], Front]
 
@@ -79,6 +80,12 @@ class LocalApp(RelayApp):
         super().start()
         self._address_watch = AddressWatch(self.loop, self._leave_stranded)
 
+    @classmethod
+    def load(cls) -> None:
+        """See ``RelayApp``."""
+        super().load()
+        import common.proto.http_exchange  # noqa: F401
+
     def stop(self) -> None:
         """See ``RelayApp``."""
         if self._address_watch is not None:
@@ -114,10 +121,14 @@ class LocalApp(RelayApp):
 
     def _open_udp(self, local: Local, sock: socket, udp: UDPService) -> None:
         if local.protocol == "redir":
-            self.serve_datagrams(sock, redir.RedirUDP(udp, sock))
+            from sslocal.redir import RedirUDP  # few have one
+
+            self.serve_datagrams(sock, RedirUDP(udp, sock))
             return
         assert local.target is not None
         if local.protocol == "dns":
+            from sslocal.dns import DNSServer
+
             self.serve_datagrams(sock, DNSServer(udp, sock, local.target, local.local_dns))
         else:
             self.serve_datagrams(sock, TunnelUDP(udp, sock, local.target))
@@ -147,6 +158,8 @@ def _listen(local: Local, sockets: BoundSockets) -> socket | None:
 def _front_of(local: Local, port: int, via: str | None) -> NewFront:
     """Return what makes the fronts of ``local``, which listens on ``port``."""
     if local.protocol == "redir":
+        from sslocal import redir
+
         return functools.partial(redir.new_front, mode=local.tcp_redir, port=port)
     if local.target is not None:
         return functools.partial(_fixed_front, local.target)

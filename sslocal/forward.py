@@ -24,10 +24,10 @@ from common.errors import (
     UpstreamError,
 )
 from common.proto.address import Address
-from common.proto.http_exchange import HttpExchange
 from common.relay.flow import BULK_READ, Flow
 
 if TYPE_CHECKING:
+    from common.proto.http_exchange import HttpExchange
     from sslocal.tcp import LocalHandler
 
 logger = logging.getLogger("shadowrelay.sslocal")

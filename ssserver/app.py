@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from socket import socket
+from typing import TYPE_CHECKING
 
 from common.app import RelayApp
 from common.config.schema import Config, Server
@@ -15,10 +16,12 @@ from common.net.bound import BoundSockets, bound_to
 from common.net.loop import EventLoop
 from common.net.sockets import bind_datagrams, listen
 from common.proto.address import Address
-from common.shared import Shared
 from ssserver.gate import Gate
 from ssserver.tcp import ServerHandler, Service
 from ssserver.udp import ServerUDP
+
+if TYPE_CHECKING:
+    from common.shared import Shared
 
 JITTER = 0.2  # of the handshake time, at most
 # Drawn when the program starts: programs differ. Its connections, workers and reloads do not, so that

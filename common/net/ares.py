@@ -15,41 +15,20 @@ to do: ``close`` takes everything off the loop first.
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import pycares
 
+from common.net.answer import Answer, Outcome
 from common.net.loop import READ, WRITE, EventLoop
 from common.net.timers import Timer
-from common.proto.address import IPAddress, parse_ip
-
-A, AAAA = pycares.QUERY_TYPE_A, pycares.QUERY_TYPE_AAAA
+from common.proto.address import parse_ip
 
 TICK = 0.001  # seconds; c-ares says 0 both for "now" and for "never"
 
 logger = logging.getLogger("shadowrelay.dns")
-
-
-class Outcome(enum.IntEnum):
-    """What came of a question; of two questions about a name, the greater one is what to report."""
-
-    FOUND = 0
-    NO_ADDRESS = 1  # the name exists, without an address of this family
-    NO_NAME = 2
-    SERVER_FAILED = 3  # SERVFAIL, REFUSED, or an answer that makes no sense
-    NO_ANSWER = 4  # no server answered, or none could be reached
-
-
-class Answer(NamedTuple):
-    """Addresses and how long they hold, in seconds; both empty unless ``outcome`` is FOUND."""
-
-    outcome: Outcome
-    addresses: tuple[IPAddress, ...] = ()
-    ttl: int = 0
 
 
 _OUTCOMES: dict[int | None, Outcome] = {

@@ -26,14 +26,18 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from common.errors import Overloaded, ResolveFailed, UpstreamError
-from common.net.ares import AAAA, A, Answer, AresChannel, Outcome
+from common.net.answer import AAAA, A, Answer, Outcome
 from common.net.cache import TTLCache
 from common.net.hosts import HostsFile, file_stamp, hosts_path
 from common.net.loop import EventLoop
 from common.net.timers import Timer
 from common.proto.address import IPAddress, parse_ip
+
+if TYPE_CHECKING:
+    from common.net.ares import AresChannel
 
 CACHE_LIMIT = 4096  # names
 MIN_TTL, MAX_TTL = 1.0, 3600.0  # seconds an answer is kept, whatever it says
@@ -87,7 +91,7 @@ class Resolver:
     ``servers`` are IP addresses, with a port where it is not 53; with none the system's are used.
     IPv4 comes first unless ``ipv6_first``; the families alternate (RFC 8305 section 4).
     ``ipv6_only`` leaves a name's IPv4 addresses out. ``patience`` and ``limit`` are seconds, for one
-    question and for a lookup. Raises ValueError for a server that is no address.
+    question and for a lookup. The first question makes the first channel.
     """
 
     def __init__(
@@ -114,7 +118,7 @@ class Resolver:
         self._lookups: dict[str, Lookup] = {}
         self._retired: list[AresChannel] = []
         self._patient: AresChannel | None = None
-        self._channel = self._make_channel()
+        self._channel: AresChannel | None = None
 
     def resolve(self, name: str, callback: ResolveCallback) -> Query | None:
         """Find the addresses of ``name``, an IP literal or a host name (non-ASCII as IDNA).
@@ -205,11 +209,13 @@ class Resolver:
         self._made_at = self.loop.now
         self._check_at = self.loop.now + CHECK_SECONDS
         self._stamp = self._configuration()
-        return AresChannel(self.loop, self._servers, patience=self.patience, tries=TRIES)
+        return _open_channel(self.loop, self._servers, patience=self.patience, tries=TRIES)
 
     def _good_channel(self) -> AresChannel:
         """Return the channel to ask, a new one when the old has had its time."""
-        if self.loop.now >= self._check_at:
+        if self._channel is None:
+            self._channel = self._make_channel()
+        elif self.loop.now >= self._check_at:
             self._check_at = self.loop.now + CHECK_SECONDS
             if (
                 self._unanswered
@@ -231,7 +237,7 @@ class Resolver:
         if len(self._lookups) > REPEATING_LOOKUPS:
             return None
         if self._patient is None:
-            self._patient = AresChannel(self.loop, self._servers, patience=self.limit, tries=1, rotate=True)
+            self._patient = _open_channel(self.loop, self._servers, patience=self.limit, tries=1, rotate=True)
         return self._patient
 
     def _configuration(self) -> object:
@@ -296,6 +302,14 @@ class Lookup:
     def _end(self) -> None:
         self.close()
         self._resolver.on_lookup_end(self, Outcome.NO_ANSWER if self._open else self._outcome)
+
+
+def _open_channel(
+    loop: EventLoop, servers: Sequence[str], *, patience: float, tries: int, rotate: bool = False
+) -> AresChannel:
+    from common.net.ares import AresChannel  # a fifth of the start: nothing listens later for it
+
+    return AresChannel(loop, servers, patience=patience, tries=tries, rotate=rotate)
 
 
 def _host_name(name: str) -> str | None:

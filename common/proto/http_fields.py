@@ -18,13 +18,16 @@ the first is there, and h11 chooses the framing that the client's version unders
 from __future__ import annotations
 
 import re
-
-import h11
+from typing import TYPE_CHECKING
 
 from common.errors import BadRequest
 
+if TYPE_CHECKING:
+    import h11
+
+    Message = h11.Request | h11.Response | h11.InformationalResponse
+
 Fields = list[tuple[bytes, bytes]]
-Message = h11.Request | h11.Response | h11.InformationalResponse
 
 LIMITED_METHODS = (b"TRACE", b"OPTIONS")  # those that Max-Forwards is for
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import html
 from http import HTTPStatus
-
-import h11
+from typing import TYPE_CHECKING
 
 from common.errors import RelayError, reply_for
 from common.proto.http_fields import Fields
+
+if TYPE_CHECKING:
+    import h11
 
 METHODS = b"CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE"  # the usual ones; none is refused
 

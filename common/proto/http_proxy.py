@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-
-import h11
+from typing import TYPE_CHECKING
 
 from common.errors import CredentialsRequired, ForwardLimitReached, RelayError
 from common.proto.address import Address
-from common.proto.http_exchange import HttpExchange
 from common.proto.http_fields import field_values, forwards_left
 from common.proto.http_head import HeadBuffer, parse_request_head, vet_request_line
-from common.proto.http_pages import error_page, final_recipient_page
 from common.proto.http_target import parse_absolute, parse_authority
 from common.proto.request import Auth, Command, Request
+
+if TYPE_CHECKING:
+    import h11
+
+    from common.proto.http_exchange import HttpExchange
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
@@ -89,6 +91,8 @@ class HttpFront:
         target = parse_absolute(request.method, request.target)
         if forwards_left(request) == 0:
             raise ForwardLimitReached("Max-Forwards is 0: this proxy answers itself")
+        from common.proto.http_exchange import HttpExchange  # for its imports, as in http_head.py
+
         self.exchange = HttpExchange(connection, request, target, via=self._via, received=self._head.rest)
         return Request(Command.FORWARD, target.address, username)
 
@@ -108,6 +112,8 @@ class HttpFront:
         if self._answered:
             return b""
         self._answered = True
+        from common.proto.http_pages import error_page, final_recipient_page  # for its imports, too
+
         if isinstance(error, ForwardLimitReached) and self._request is not None:
             return final_recipient_page(self._request)
         if isinstance(error, CredentialsRequired):

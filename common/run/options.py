@@ -12,6 +12,7 @@ that word. ``_complete`` puts the missing word in first.
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 from argparse import SUPPRESS
 from collections.abc import Sequence
@@ -200,7 +201,8 @@ def _parser(role: Role) -> Parser:
         usage=f"{role} [flags]{link}\n       {role} genkey [-m METHOD]",
         description=_PURPOSE[role],
         epilog=_EXAMPLES[role] + _NOTES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # Each flag makes one to check itself, and without a width that imports shutil.
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=80),
         allow_abbrev=False,
     )
     parser.set_defaults(warnings=[], link=None, server_url=None)
@@ -215,6 +217,7 @@ def _parser(role: Role) -> Parser:
             parser.add_argument(flag, action=_Refuse, nargs=None if count else 0, metavar=wish, help=SUPPRESS)
     for names, count in _NO_EFFECT:
         parser.add_argument(*names, action=_Ignore, nargs=None if count else 0, help=SUPPRESS)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 

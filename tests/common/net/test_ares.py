@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from common.net.ares import AAAA, A, Answer, AresChannel, Outcome
+from common.net.answer import AAAA, A, Answer, Outcome
+from common.net.ares import AresChannel
 from common.net.loop import READ, EventLoop
 from common.proto.address import parse_ip
 from tests.driving import drive, settle
@@ -116,7 +117,9 @@ def test_a_name_with_a_dot_is_not(search_domain, loop, dns, channel):
     assert dns.count("www.example.corp.test") == 0
 
 
-@pytest.mark.parametrize("servers", [["nonsense"], ["1.1.1.1", "[::1"], ["1.1.1.1:99999"], "1.1.1.1"])
+@pytest.mark.parametrize(
+    "servers", [["nonsense"], ["1.1.1.1", "[::1"], ["1.1.1.1:99999"], ["1.1.1.1:dns"], "1.1.1.1"]
+)
 def test_servers_that_are_none(servers):
     """W22: a string given for a list is an error, not a list of characters."""
     loop = EventLoop()
