@@ -16,6 +16,7 @@ aes-256-gcm, the fastest it has, through SOCKS5 and with one key.
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import os
 import random
@@ -126,6 +127,8 @@ class Ours(Contestant):
         return case if case.workers == 1 or self.has_workers else None
 
     def commands(self, setting: Setting, folder: Path) -> tuple[Sequence[str], Sequence[str]]:
+        for package in ("common", "sslocal", "ssserver"):  # as an installation does
+            compileall.compile_dir(self.cwd / package, quiet=2)
         more: dict[str, Any] = {"forbidden_ip": []}
         if setting.case.workers > 1:
             more["workers"] = setting.case.workers

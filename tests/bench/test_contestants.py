@@ -58,6 +58,14 @@ def test_both_files_of_ours_are_one_pair(ours, tmp_path, method):
     assert "users" not in server
 
 
+def test_ours_is_compiled_before_it_is_started(tmp_path):
+    """An environment that writes no bytecode would have every start compile everything again."""
+    (tmp_path / "sslocal").mkdir()
+    (tmp_path / "sslocal" / "app.py").touch()
+    Ours("base", tmp_path).commands(Setting.fresh(CASE), tmp_path)
+    assert list((tmp_path / "sslocal" / "__pycache__").glob("app.*.pyc"))
+
+
 def test_the_client_is_the_last_of_many_users(ours, tmp_path):
     setting = Setting.fresh(replace(CASE, method="2022-blake3-aes-128-gcm", users=3))
     local, server = map(settings_of, ours.commands(setting, tmp_path))
