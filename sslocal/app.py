@@ -77,8 +77,8 @@ class LocalApp(RelayApp):
 
     def start(self) -> None:
         """See ``RelayApp``."""
-        super().start()
         self._address_watch = AddressWatch(self.loop, self._leave_stranded)
+        super().start()
 
     @classmethod
     def load(cls) -> None:
