@@ -30,6 +30,7 @@ from bench.contestants import PORTS, ROOT, Contestant, Setting, everybody
 Figures = dict[str, float]
 
 PATIENCE = 20.0  # seconds to start, and to stop
+SETTLE = 0.5  # seconds, for what a program loads behind its open port
 LONGEST = 300.0  # seconds of a whole run
 IN_NAMESPACE = (
     "ip link set lo up && "
@@ -254,6 +255,7 @@ def measure_decay(run: Run) -> Figures:
 
 def measure_memory(run: Run) -> Figures:
     """Connections that have had one exchange each and are then left alone."""
+    time.sleep(SETTLE)
     figures = {f"{name} start": end.memory("Rss") / 1e6 for name, end in run.ends.items()}
     run.put("exchanges", 0.1)  # whatever is made once and kept
     before = {name: end.memory("Pss") for name, end in run.ends.items()}
