@@ -189,7 +189,9 @@ def _remove_abandoned(path: str) -> None:
 def _bindable(address: Address) -> tuple[int, Any]:
     """Return the family and the socket address; IPv4 before IPv6 where a name has both."""
     host = str(address.ip or address.host)
-    found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # Bytes need no codec of Unicode names, which takes time to load.
+    name = host.encode() if host.isascii() else host
+    found = socket.getaddrinfo(name, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, bound = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     return family, bound
 
