@@ -155,7 +155,7 @@ class ServerReader:
             find_method(link.method)
         except ValueError as exc:
             if "method" not in self._forced:
-                self._report.problem(node, _unquoted(exc, link.method))
+                self._report.problem(node, str(exc))
                 return
         if link.plugin:
             self._report.problem(node, "plugins are not supported yet")
@@ -180,7 +180,7 @@ class ServerReader:
         try:
             return find_method(node.text)
         except ValueError as exc:
-            self._report.problem(node, _unquoted(exc, node.text))
+            self._report.problem(node, str(exc))
             return None
 
     def _ports(
@@ -255,11 +255,6 @@ class ServerReader:
                 self._report.problem(place, "expected a port from 1 to 65535, got 0")
             elif port is not None:
                 yield Address(host, port), password
-
-
-def _unquoted(error: ValueError, name: str) -> str:
-    """Return the sentence about a method without an unknown name: a password may stand in its place."""
-    return str(error).replace(f"unknown method {name!r}", "unknown method")
 
 
 def _is_link(node: Node) -> bool:

@@ -27,7 +27,7 @@ def read_text(path: str) -> str:
             raise ConfigError([f"{path}: larger than {MAX_SIZE} bytes"])
         return data.decode("utf-8-sig")
     except OSError as exc:
-        raise ConfigError([f"{path}: {exc.strerror}"]) from None
+        raise ConfigError([f"{path or 'an empty file name'}: {exc.strerror}"]) from None
     except ValueError:
         raise ConfigError([f"{path}: not UTF-8 text"]) from None
 

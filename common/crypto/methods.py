@@ -123,7 +123,8 @@ _REPLACEMENTS |= dict.fromkeys(_LEGACY_OTHER, "chacha20-ietf-poly1305")
 def find_method(name: str) -> Method:
     """Return the method a configuration means by ``name``: any case, old aliases included.
 
-    Raises ValueError with a sentence: what replaces a stream cipher, or the nearest spelling.
+    Raises ValueError with a sentence: what replaces a stream cipher, or the nearest spelling. It does not
+    quote an unknown name: a password may stand in its place.
     """
     wanted = name.strip().lower()
     method = METHODS.get(_ALIASES.get(wanted, wanted))
@@ -138,8 +139,8 @@ def find_method(name: str) -> Method:
 
     near = difflib.get_close_matches(wanted, [*METHODS, *_ALIASES], n=1)
     if near:
-        raise ValueError(f"unknown method {name!r} (did you mean {near[0]!r}?)")
-    raise ValueError(f"unknown method {name!r}; known are {', '.join(METHODS)}")
+        raise ValueError(f"unknown method (did you mean {near[0]!r}?)")
+    raise ValueError(f"unknown method; known are {', '.join(METHODS)}")
 
 
 def keys_from_password(method: Method, password: str) -> tuple[bytes, ...]:

@@ -110,13 +110,13 @@ def test_stream_ciphers_are_refused_with_a_replacement(name, replacement):
     ],
 )
 def test_a_near_miss_gets_a_suggestion(name, suggestion):
-    with pytest.raises(ValueError, match=rf"unknown method '{name}' \(did you mean '{suggestion}'\?\)"):
+    with pytest.raises(ValueError, match=rf"^unknown method \(did you mean '{suggestion}'\?\)"):
         find_method(name)
 
 
 @pytest.mark.parametrize("name", ["", "rot13", "zzzzzz"])
 def test_an_unknown_method_gets_the_list(name):
-    with pytest.raises(ValueError, match=f"unknown method '{name}'; known are aes-128-gcm, .*, none$"):
+    with pytest.raises(ValueError, match=r"^unknown method; known are aes-128-gcm, .*, none$"):
         find_method(name)
 
 
