@@ -85,7 +85,8 @@ class Associations:
         """Return the association of ``key`` and count this as a use of it."""
         association = self._table.get(key)
         if association is not None:
-            self.touch(key)
+            self._table.move_to_end(key)
+            association.last_active = self.loop.now
         return association
 
     def touch(self, key: Hashable) -> None:

@@ -56,18 +56,20 @@ class DatagramSocket:
         loop.watch(sock, READ, 0, self)
 
     def on_event(self, mask: int) -> None:
+        receive = self.receive
         for _ in range(BATCH):
-            if self.on_datagram is None:
+            on_datagram = self.on_datagram
+            if on_datagram is None:
                 return  # closed by what it received, or earlier in this batch of events
             try:
-                size, peer = self.receive(_RX)
+                size, peer = receive(_RX)
             except BlockingIOError:
                 return
             except OSError:
                 self.counters["udp_errors"] += 1
                 continue
             try:
-                self.on_datagram(_RX[:size], peer)
+                on_datagram(_RX[:size], peer)
             except ProtocolError as error:
                 self.counters["udp_dropped"] += 1
                 logger.debug("datagram from %s dropped: %s", peer, error)

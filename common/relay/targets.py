@@ -37,7 +37,7 @@ logger = logging.getLogger("shadowrelay.udp")
 class Route(NamedTuple):
     """Where the datagrams of one target go, until when on the loop's clock."""
 
-    family: int
+    outlet: DatagramSocket
     address: SocketAddress
     until: float
 
@@ -50,16 +50,17 @@ class Targets:
     """
 
     __slots__ = (
+        "_down",
         "_queries",
         "_routes",
         "_sockets",
+        "_up",
         "_waiting",
         "counters",
         "is_allowed",
         "loop",
         "on_reply",
         "resolver",
-        "user",
     )
 
     def __init__(
@@ -73,7 +74,8 @@ class Targets:
         user: str | None = None,
     ) -> None:
         self.loop, self.resolver, self.is_allowed = loop, resolver, is_allowed
-        self.on_reply, self.counters, self.user = on_reply, counters, user
+        self.on_reply, self.counters = on_reply, counters
+        self._up, self._down = _names("udp_bytes_up", user), _names("udp_bytes_down", user)
         self._sockets: dict[int, DatagramSocket] = {}
         self._routes: dict[Address, Route] = {}
         self._queries: set[Query] = set()
@@ -82,18 +84,11 @@ class Targets:
     def send(self, target: Address, payload: memoryview | bytes) -> None:
         """Send one datagram, now or when its name is resolved; it may be dropped, as UDP is."""
         route = self._routes.get(target)
-        if route is not None and route.until > self.loop.now:
-            self._send_by(route, payload)
-            return
-        if target.port == 0 or self._waiting >= MAX_WAITING:
-            self.counters["udp_dropped"] += 1
-            return
-        self._waiting += 1
-        mine: list[Query] = []
-        query = self.resolver.resolve(target.host, partial(self._on_resolved, target, bytes(payload), mine))
-        if query is not None:
-            mine.append(query)
-            self._queries.add(query)
+        if route is None or route.until <= self.loop.now:
+            self._find_route(target, payload)
+        elif route.outlet.send(payload, route.address):
+            for name in self._up:
+                self.counters[name] += len(payload)
 
     def close(self) -> None:
         """Close the sockets and wait for no name any more. The owner is let go: freed by refcount."""
@@ -104,6 +99,18 @@ class Targets:
         for sock in self._sockets.values():
             sock.close()
         self._sockets.clear()
+        self._routes.clear()
+
+    def _find_route(self, target: Address, payload: memoryview | bytes) -> None:
+        if target.port == 0 or self._waiting >= MAX_WAITING:
+            self.counters["udp_dropped"] += 1
+            return
+        self._waiting += 1
+        mine: list[Query] = []
+        query = self.resolver.resolve(target.host, partial(self._on_resolved, target, bytes(payload), mine))
+        if query is not None:
+            mine.append(query)
+            self._queries.add(query)
 
     def _on_resolved(
         self,
@@ -124,32 +131,30 @@ class Targets:
             self._routes.clear()
         ip = first_reachable(allowed)
         family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
-        route = Route(family, (str(ip), target.port), self.loop.now + ROUTE_SECONDS)
+        try:
+            outlet = self._sockets.get(family) or self._open_socket(family)
+        except OSError as exc:
+            self.counters["udp_dropped"] += 1
+            logger.debug("no socket for UDP: %s", exc)
+            return
+        route = Route(outlet, (str(ip), target.port), self.loop.now + ROUTE_SECONDS)
         self._routes[target] = route
-        self._send_by(route, payload)
+        self.send(target, payload)
 
-    def _send_by(self, route: Route, payload: memoryview | bytes) -> None:
-        family = route.family
-        outlet = self._sockets.get(family)
-        if outlet is None:
-            try:
-                sock = socket.socket(family, socket.SOCK_DGRAM)
-            except OSError as exc:
-                self.counters["udp_dropped"] += 1
-                logger.debug("no socket for UDP: %s", exc)
-                return
-            outlet = self._sockets[family] = DatagramSocket(self.loop, sock, self._on_datagram, self.counters)
-        if outlet.send(payload, route.address):
-            self._count("udp_bytes_up", len(payload))
+    def _open_socket(self, family: int) -> DatagramSocket:
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        outlet = self._sockets[family] = DatagramSocket(self.loop, sock, self._on_datagram, self.counters)
+        return outlet
 
     def _on_datagram(self, data: memoryview, source: SocketAddress) -> None:
-        self._count("udp_bytes_down", len(data))
+        for name in self._down:
+            self.counters[name] += len(data)
         self.on_reply(Address(source[0], source[1]), data)
 
-    def _count(self, name: str, size: int) -> None:
-        self.counters[name] += size
-        if self.user is not None:
-            self.counters[f"{name}[{self.user}]"] += size
+
+def _names(name: str, user: str | None) -> tuple[str, ...]:
+    """Return what the counters for one way are called: everybody's, and the user's own."""
+    return (name,) if user is None else (name, f"{name}[{user}]")
 
 
 def nowhere(source: Address, payload: memoryview | bytes) -> None:

@@ -18,7 +18,7 @@ from tests.fakes import FakeResolver, ips
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, user: str | None = None) -> None:
         self.clock = FakeClock()
         self.loop = EventLoop(clock=self.clock)
         self.resolver = FakeResolver()
@@ -32,6 +32,7 @@ class World:
             is_allowed=self.is_allowed,
             on_reply=lambda source, payload: self.replies.append((source, bytes(payload))),
             counters=self.counters,
+            user=user,
         )
         self.sockets: list[socket.socket] = []
 
@@ -135,9 +136,10 @@ def test_of_the_allowed_addresses_the_first_with_a_route_is_used(world):
     assert world.counters == {"udp_bytes_up": 1}
 
 
-def test_bytes_are_counted_where_they_leave_and_where_they_come_from(world):
+def test_bytes_are_counted_where_they_leave_and_where_they_come_from(request):
+    world = World("u")
+    request.addfinalizer(world.close)
     service, address = world.service()
-    world.targets.user = "u"
     world.forbidden.add("127.0.0.2")
     for payload, host in ((b"sent", "127.0.0.1"), (b"forbidden", "127.0.0.2"), (b"nobody", "slow.test")):
         world.targets.send(Address(host, address.port), payload)
