@@ -24,7 +24,7 @@ from common.crypto.sip004_stream import Sip004Client, Sip004Server
 from common.crypto.ss2022_packet import Form, new_form
 from common.crypto.ss2022_session import Sip022ClientPackets, Sip022ServerPackets
 from common.crypto.ss2022_stream import Sip022Client, Sip022Server
-from common.crypto.users import Keyring, SoleUser, User, UserTable, host_of
+from common.crypto.users import Keyring, SoleUser, User, UserTable
 from common.crypto.xchacha import Buffer
 from common.proto.address import Address
 
@@ -165,7 +165,7 @@ class Cipher:
         self._check_server()
         if method.family is Family.SIP022:
             return Sip022Server(method, self._lookup, clock, random, salts, segmented)
-        return Sip004Server(method, self._keyring, host_of(peer), clock, random, salts)
+        return Sip004Server(method, self._keyring, peer, clock, random, salts)
 
     def server_packets(self, *, clock: Clock, random: Random, memory: ReplayMemory) -> ServerPackets:
         """Return the server's end for the packets of one listening port; ``memory`` is the server's."""

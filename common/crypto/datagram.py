@@ -5,23 +5,15 @@
 There are two ends, ``ClientPackets`` and ``ServerPackets``, made by ``Cipher``. A packet that cannot be
 opened raises ProtocolError, or a subclass, and nothing else, and changes nothing. What ``seal`` and
 ``open`` return is good until the next call of either; whoever keeps it copies it.
-
-The surprise: addresses are remembered here, by their wire form. Reading or writing one takes as long as
-all the cryptography of a packet, and most packets repeat one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import lru_cache
 from typing import Protocol
 
 from common.crypto.xchacha import Buffer
-from common.errors import ProtocolError
-from common.proto.address import ATYP_IPV4, ATYP_IPV6, ATYP_NAME, Address, encode_address, parse_address
-
-MIN_ADDRESS_SIZE = 5  # bytes: a name of one letter
-REMEMBERED = 2048  # addresses each way, 1 KiB each at the most
+from common.proto.address import Address
 
 
 class ClientPackets(Protocol):
@@ -68,29 +60,3 @@ class ServerPackets(Protocol):
     def forget(self, session: PacketSession) -> None:
         """The relay has let go of a session: it expired, or had to make room."""
         ...
-
-
-_SIZES = {ATYP_IPV4: 7, ATYP_IPV6: 19}
-
-address_header = lru_cache(maxsize=REMEMBERED)(encode_address)
-
-
-def split_datagram(plain: bytes, start: int = 0) -> tuple[Address, bytes]:
-    """Return the address at ``start`` and the payload behind it, which may be empty.
-
-    Raises ProtocolError when there is no whole, usable address.
-    """
-    end = start
-    if len(plain) - start >= MIN_ADDRESS_SIZE:
-        kind = plain[start]
-        # An unknown type is one byte for parse_address to refuse.
-        end += 4 + plain[start + 1] if kind == ATYP_NAME else _SIZES.get(kind, 1)
-    return _address(plain[start:end]), plain[end:]
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _address(header: bytes) -> Address:
-    found = parse_address(header)
-    if found is None:
-        raise ProtocolError("datagram ends inside its address")
-    return found[0]

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from common.crypto.datagram import PacketSession, address_header, split_datagram
+from common.crypto.datagram import PacketSession
 from common.crypto.xchacha import Buffer
 from common.errors import Truncated
-from common.proto.address import Address, encode_address, parse_address
+from common.proto.address import Address, address_header, encode_address, parse_address, split_datagram
 
 
 class PlainStream:

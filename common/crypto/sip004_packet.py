@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-from common.crypto.datagram import MIN_ADDRESS_SIZE, PacketSession, address_header, split_datagram
+from common.crypto.datagram import PacketSession
 from common.crypto.methods import TAG_SIZE, Method
 from common.crypto.replay import ReplayFilter
-from common.crypto.users import Keyring, User, host_of
+from common.crypto.users import Keyring, User
 from common.crypto.xchacha import Buffer
 from common.errors import AuthenticationFailed, ReplayDetected
-from common.proto.address import Address
+from common.proto.address import MIN_ADDRESS_SIZE, Address, address_header, split_datagram
 
 
 class Sip004Packets:
@@ -44,16 +44,16 @@ class Sip004Packets:
         self._salts.add(salt, self._clock())
         return salt + user.session(salt).encrypt(self._nonce, plain, None)
 
-    def open_from(self, host: Hashable, data: Buffer) -> tuple[User, Address, bytes]:
+    def open_from(self, peer: Hashable, data: Buffer) -> tuple[User, Address, bytes]:
         """Return whose packet it is and what it holds; the salt is remembered last, when all is right."""
         if len(data) < self._least:
             raise AuthenticationFailed("packet", f"at least {self._least} bytes", len(data))
         salt = bytes(data[: self._salt_size])
-        user, _, plain = self._keyring.find(host, salt, data[self._salt_size :])
+        user, _, plain = self._keyring.find(peer, salt, data[self._salt_size :])
         address, payload = split_datagram(plain)
         if not self._salts.add(salt, self._clock()):
             raise ReplayDetected("salt was used before")
-        self._keyring.note(host, user)
+        self._keyring.note(peer, user)
         return user, address, payload
 
 
@@ -91,7 +91,7 @@ class Sip004ServerPackets(Sip004Packets):
 
     def open(self, data: Buffer, peer: Hashable) -> tuple[Sip004Session, Address, bytes]:
         """See ``datagram.ServerPackets``."""
-        user, target, payload = self.open_from(host_of(peer), data)
+        user, target, payload = self.open_from(peer, data)
         return Sip004Session(self, user, peer), target, payload
 
     def forget(self, session: PacketSession) -> None:

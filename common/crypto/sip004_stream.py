@@ -29,23 +29,23 @@ from common.proto.address import Address, encode_address, parse_address
 class RequestHead:
     """``salt | seal(length)`` as a server reads it. ``salt`` and ``user`` are known once it is open."""
 
-    __slots__ = ("_host", "_keyring", "salt", "size", "user")
+    __slots__ = ("_keyring", "_peer", "salt", "size", "user")
 
-    def __init__(self, method: Method, keyring: Keyring, host: Hashable) -> None:
+    def __init__(self, method: Method, keyring: Keyring, peer: Hashable) -> None:
         self.size = method.salt_size + LENGTH_SIZE
         self.salt = b""
         self.user: User  # set by then
-        self._keyring, self._host = keyring, host
+        self._keyring, self._peer = keyring, peer
 
     def open(self, head: bytes) -> tuple[Aead, int]:
         """See ``aead.Head``."""
         self.salt = head[:-LENGTH_SIZE]
-        self.user, aead, length = self._keyring.find(self._host, self.salt, head[-LENGTH_SIZE:])
+        self.user, aead, length = self._keyring.find(self._peer, self.salt, head[-LENGTH_SIZE:])
         return aead, int.from_bytes(length, "big")
 
     def accepted(self) -> None:
         """The salt is new, so this is nobody's replay."""
-        self._keyring.note(self._host, self.user)
+        self._keyring.note(self._peer, self.user)
 
 
 class ResponseHead:
@@ -87,7 +87,7 @@ class Sip004Client:
 
 
 class Sip004Server:
-    """ssserver's end of one stream. ``host`` is the client's address, for the order of users."""
+    """ssserver's end of one stream. ``peer`` is the client's address, for the order of users."""
 
     __slots__ = ("_clock", "_early", "_head", "_opener", "_salts", "open", "seal", "user")
 
@@ -95,7 +95,7 @@ class Sip004Server:
         self,
         method: Method,
         keyring: Keyring,
-        host: Hashable,
+        peer: Hashable,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
         salts: ReplayFilter,
@@ -104,7 +104,7 @@ class Sip004Server:
         self._clock = clock
         self._salts: ReplayFilter | None = salts  # None: it has been asked
         self._early = b""  # less than an address
-        self._head = RequestHead(method, keyring, host)
+        self._head = RequestHead(method, keyring, peer)
         self._opener = Opener(method, self._head)
         self.open = self._opener.open
         self.seal = Sealer(method, partial(_respond, self._head, method.salt_size, clock, random, salts)).seal

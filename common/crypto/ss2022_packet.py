@@ -22,13 +22,12 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from common.crypto.datagram import MIN_ADDRESS_SIZE, split_datagram
 from common.crypto.identity import BLOCK_SIZE, PacketIdentity, block_decryptor, block_encryptor
 from common.crypto.methods import TAG_SIZE, Aead, Method, session_subkey
 from common.crypto.ss2022_stream import MAX_PADDING, REQUEST, RESPONSE, check_prefix
 from common.crypto.xchacha import NONCE_SIZE, Buffer, XChaCha20Poly1305
 from common.errors import AuthenticationFailed
-from common.proto.address import Address
+from common.proto.address import MIN_ADDRESS_SIZE, Address, split_datagram
 
 Random = Callable[[int], bytes]
 

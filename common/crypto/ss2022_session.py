@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable
 
 from cryptography.exceptions import InvalidTag
 
-from common.crypto.datagram import PacketSession, address_header
+from common.crypto.datagram import PacketSession
 from common.crypto.methods import Aead, Method
 from common.crypto.replay import HOLD
 from common.crypto.ss2022_packet import (
@@ -41,7 +41,7 @@ from common.crypto.users import SoleUser, User, UserTable
 from common.crypto.window import SlidingWindow, Window
 from common.crypto.xchacha import Buffer
 from common.errors import AuthenticationFailed, ProtocolError, ReplayDetected
-from common.proto.address import Address
+from common.proto.address import Address, address_header
 
 # Of one server, those of the last HOLD seconds included: beyond that new ones are refused, not old ones
 # forgotten. Those that run have a socket each at the relay, which bounds them by far fewer.

@@ -95,12 +95,13 @@ class Keyring:
         self._newer: dict[Hashable, User] = {}  # client address → who was there last; in two
         self._older: dict[Hashable, User] = {}  # generations, as in ``replay``
 
-    def find(self, host: Hashable, salt: bytes, sealed: Buffer) -> tuple[User, Aead, bytes]:
+    def find(self, peer: Hashable, salt: bytes, sealed: Buffer) -> tuple[User, Aead, bytes]:
         """Return who sealed ``sealed`` with the first nonce, the cipher, and what it opens to.
 
-        ``host`` is the client's address, or None. Raises AuthenticationFailed when no key opens it.
+        ``peer`` is the client's address, a host or a tuple that begins with it, or None. Raises
+        AuthenticationFailed when no key opens it.
         """
-        for user in self._order(host) if len(self._recent) > 1 else self._recent:
+        for user in self._order(host_of(peer)) if len(self._recent) > 1 else self._recent:
             aead = user.session(salt)
             try:
                 return user, aead, aead.decrypt(self._nonce, sealed, None)
@@ -108,11 +109,12 @@ class Keyring:
                 continue
         raise AuthenticationFailed("authentication tag does not match")
 
-    def note(self, host: Hashable, user: User) -> None:
-        """``user`` was accepted from ``host``: is tried first next time, there and elsewhere."""
+    def note(self, peer: Hashable, user: User) -> None:
+        """``user`` was accepted from ``peer``: is tried first next time, there and elsewhere."""
         if len(self._recent) == 1:
             return
         self._recent.move_to_end(user)
+        host = host_of(peer)
         if host is None or self._newer.get(host) is user:
             return
         if len(self._newer) >= HOSTS:

@@ -5,6 +5,10 @@
     03 | length | host name | port   ->  4 + length bytes, 259 at most
     04 | 16 bytes IPv6      | port   -> 19 bytes
 
+A datagram, inside of SOCKS5 or Shadowsocks, is ``address | payload``. Addresses of datagrams are remembered
+by their wire form: reading or writing one takes as long as all the rest of a datagram's way, and most of
+them repeat one.
+
 The surprise: a received host *name* that spells an IP literal is that IP, and ``Address.ip`` says so:
 access rules ask it, and see one form only.
 """
@@ -13,16 +17,21 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from common.errors import BadRequest, ProtocolError, UnsupportedAddressType
 
 ATYP_IPV4, ATYP_NAME, ATYP_IPV6 = 1, 3, 4
+MIN_ADDRESS_SIZE = 5  # bytes: a name of one letter
 MAX_ADDRESS_SIZE = 259  # bytes: ATYP, length, 255 of name, port
 REMEMBERED = 1024  # hosts of which is known how they are written, and whether they spell an address
+REMEMBERED_HEADERS = 2048  # addresses of datagrams each way, 1 KiB each at the most
 MAX_NAME_SIZE = 255  # bytes; DNS allows 253, and resolving is left to say so
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Datagram = TypeVar("Datagram", bytes, memoryview)
+
+_SIZES = {ATYP_IPV4: 7, ATYP_IPV6: 19}
 
 
 class Address(NamedTuple):
@@ -116,6 +125,30 @@ def parse_address(data: bytes | bytearray | memoryview) -> tuple[Address, int] |
     raw = bytes(data[start:end])
     host = parse_name(raw) if atyp == ATYP_NAME else _spell(raw)
     return Address(host, int.from_bytes(data[end : end + 2], "big")), end + 2
+
+
+address_header = functools.lru_cache(maxsize=REMEMBERED_HEADERS)(encode_address)
+
+
+def split_datagram(data: Datagram, start: int = 0) -> tuple[Address, Datagram]:
+    """Return the address at ``start`` and the payload behind it, which may be empty.
+
+    Raises ProtocolError when there is no whole, usable address.
+    """
+    end = start
+    if len(data) - start >= MIN_ADDRESS_SIZE:
+        kind = data[start]
+        # An unknown type is one byte for parse_address to refuse.
+        end += 4 + data[start + 1] if kind == ATYP_NAME else _SIZES.get(kind, 1)
+    return _whole_address(bytes(data[start:end])), data[end:]
+
+
+@functools.lru_cache(maxsize=REMEMBERED_HEADERS)
+def _whole_address(header: bytes) -> Address:
+    found = parse_address(header)
+    if found is None:
+        raise ProtocolError("datagram ends inside its address")
+    return found[0]
 
 
 @functools.lru_cache(maxsize=REMEMBERED)

@@ -8,7 +8,7 @@ Fragments are refused, as the RFC allows: nobody sends them.
 from __future__ import annotations
 
 from common.errors import ProtocolError
-from common.proto.address import Address, encode_address, parse_address
+from common.proto.address import Address, address_header, split_datagram
 
 _NOT_FRAGMENTED = b"\x00\x00\x00"
 
@@ -19,13 +19,9 @@ def parse_datagram(datagram: memoryview) -> tuple[Address, memoryview]:
         raise ProtocolError("datagram is shorter than its header")
     if datagram[2]:
         raise ProtocolError("datagram is a fragment")
-    found = parse_address(datagram[3:])
-    if found is None:
-        raise ProtocolError("datagram ends inside its address")
-    target, size = found
-    return target, datagram[3 + size :]
+    return split_datagram(datagram, len(_NOT_FRAGMENTED))
 
 
 def build_datagram(source: Address, payload: memoryview | bytes) -> bytes:
     """Return ``payload`` with the header that names its ``source``."""
-    return b"".join((_NOT_FRAGMENTED, encode_address(source), payload))
+    return b"".join((_NOT_FRAGMENTED, address_header(source), payload))
