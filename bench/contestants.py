@@ -166,7 +166,7 @@ class Floor(Contestant):
         return "a bare loop with the same system calls and the same cryptography, and nothing else"
 
     def fit(self, case: Case) -> Case | None:
-        known = case.kind in ("connections", "exchanges", "latency") and case.method == USUAL
+        known = case.kind in ("connections", "datagrams", "exchanges", "latency") and case.method == USUAL
         return case if known and case.front == "socks5" and not case.users and case.workers == 1 else None
 
     def commands(self, setting: Setting, folder: Path) -> tuple[Sequence[str], Sequence[str]]:

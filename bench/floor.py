@@ -24,9 +24,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from bench import floor_udp
 from common.crypto.methods import evp_bytes_to_key
 
 READ = 2048  # bytes
+UDP_ASSOCIATE = b"\x03"
 SALT_SIZE = 32
 GREETING, CONNECTED = b"\x05\x00", b"\x05\x00\x00\x01" + bytes(6)
 
@@ -124,7 +126,12 @@ class Local(Connection):
         _on_readable[self.client.fileno()] = self.on_request
 
     def on_request(self) -> None:
-        self.target = self.client.recv(READ)[3:]
+        request = self.client.recv(READ)
+        if request[1:2] == UDP_ASSOCIATE:
+            self.client.send(floor_udp.associate(self.key, self.server, watch))
+            _on_readable[self.client.fileno()] = self.close
+            return
+        self.target = request[3:]
         self.remote = dial(self.server)
         self.client.send(CONNECTED)
         self.go(self.on_first, self.on_answer)
@@ -175,6 +182,8 @@ def main() -> None:
     address = server
     if role == "local":
         new, address = functools.partial(Local, key, server), (config["local_address"], config["local_port"])
+    else:
+        floor_udp.serve(key, server, watch)
     listener = socket.create_server(address, backlog=1024)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setblocking(False)

@@ -113,7 +113,8 @@ def test_pproxy_is_told_all_by_flags(tmp_path, monkeypatch):
 def test_the_floor_is_there_for_what_it_can(tmp_path):
     floor = contestants.Floor("floor")
     exchanges = replace(CASE, kind="exchanges")
-    assert floor.fit(exchanges) == exchanges
+    for kind in ("connections", "datagrams", "exchanges", "latency"):
+        assert floor.fit(replace(CASE, kind=kind)) == replace(CASE, kind=kind)
     for more in ({"kind": "bulk"}, {"front": "http"}, {"users": 9}, {"workers": 2}, {"method": "none"}):
         assert floor.fit(replace(exchanges, **more)) is None
     local, server = floor.commands(Setting.fresh(exchanges), tmp_path)

@@ -132,6 +132,16 @@ def test_keys_are_tried_in_that_order_and_no_further():
     assert tried == ["u3", "u4", "u2", "u1", "u0"]
 
 
+def test_a_host_is_the_same_at_any_port():
+    keyring, users = keyring_of(3)
+    keyring.note(("here", 1), users[0])
+    keyring.note(("there", 1), users[2])
+    users[2].session = None  # whoever is tried first fails on this
+    assert keyring.find(("here", 2), SALT, sealed_by(users[0]))[0] is users[0]
+    with pytest.raises(TypeError):
+        keyring.find(("there", 2), SALT, sealed_by(users[0]))
+
+
 def test_finding_alone_changes_no_order():
     keyring, users = keyring_of(3)
     before = names(keyring, "here")
