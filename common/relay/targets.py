@@ -35,7 +35,7 @@ logger = logging.getLogger("shadowrelay.udp")
 
 
 class Route(NamedTuple):
-    """Where the datagrams of one target go, until when on the loop's clock."""
+    """By which socket and where to the datagrams of one target go, until when on the loop's clock."""
 
     outlet: DatagramSocket
     address: SocketAddress
@@ -99,7 +99,6 @@ class Targets:
         for sock in self._sockets.values():
             sock.close()
         self._sockets.clear()
-        self._routes.clear()
 
     def _find_route(self, target: Address, payload: memoryview | bytes) -> None:
         if target.port == 0 or self._waiting >= MAX_WAITING:
