@@ -164,6 +164,7 @@ class DNSServer:
             is_allowed=_is_allowed,
             on_reply=on_reply,
             counters=service.counters,
+            refusals=self._refusals,
         )
 
 

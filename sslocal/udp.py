@@ -134,6 +134,7 @@ class ServerLink:
             if self._ip is None or self._ip.version != ip.version:
                 self._open_socket(socket.AF_INET if ip.version == 4 else socket.AF_INET6)
         except OSError as exc:
+            self.service.associations.refusals.add_socket(exc)
             self._retry_soon(exc)
         else:
             self._ip, self._server = ip, server
@@ -188,6 +189,7 @@ class RuledLink:
                     is_allowed=self._is_allowed,
                     on_reply=self.on_reply,
                     counters=self.service.counters,
+                    refusals=self.service.associations.refusals,
                 )
             self._targets.send(target, payload)
         else:

@@ -83,6 +83,7 @@ class ServerAssociation:
             is_allowed=port.gate.allows,
             on_reply=self._on_reply,
             counters=port.counters,
+            refusals=port.associations.refusals,
             user=session.user,
         )
 

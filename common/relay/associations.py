@@ -74,7 +74,7 @@ class Associations:
     ) -> None:
         self.loop, self.limit, self.timeout, self.counters = loop, limit, timeout, counters
         self.sources, self.users = Shares(per_source), Shares(per_user)
-        self._called, self._refusals = called, Refusals(loop, counters)
+        self._called, self.refusals = called, Refusals(loop, counters)
         self._table: OrderedDict[Hashable, Association] = OrderedDict()
         self._timer: Timer | None = None
 
@@ -107,7 +107,7 @@ class Associations:
             self._count(self.users, user, key, "udp_user_limit", f"user {user}")
         if len(self._table) >= self.limit:
             sentence = "there are %d %s, the limit: the quietest makes room"
-            self._refusals.add("udp_evicted", sentence, self.limit, self._called)
+            self.refusals.add("udp_evicted", sentence, self.limit, self._called)
             self.remove(next(iter(self._table)))
         self.counters["udp_associations"] += 1
         association.last_active = self.loop.now
@@ -135,7 +135,7 @@ class Associations:
         keys = shares.of(who)
         if len(keys) >= shares.limit:
             sentence = "%s has %d %s, the limit: its quietest makes room"
-            self._refusals.add(label, sentence, whose, shares.limit, self._called)
+            self.refusals.add(label, sentence, whose, shares.limit, self._called)
             self.remove(min(keys, key=lambda each: self._table[each].last_active))
         shares.add(who, key)
 

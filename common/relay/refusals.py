@@ -11,6 +11,7 @@ from collections import Counter
 
 from common.errors import Overloaded, RelayError, reply_for
 from common.net.loop import EventLoop
+from common.net.sockets import CAPACITY_ERRNOS
 
 QUIET_SECONDS = 30.0  # at most one warning about the same thing in this time
 
@@ -38,6 +39,13 @@ class Refusals:
         """Count a refusal under ``label``, and say so now and then, with the number so far."""
         self._counters[label] += 1
         self.warn(label, f"{sentence} (%d so far)", *values, self._counters[label])
+
+    def add_socket(self, exc: OSError) -> None:
+        """A UDP socket could not be opened: count and tell it, if for want of descriptors or memory."""
+        if exc.errno in CAPACITY_ERRNOS:
+            self.add("descriptor_limit", "no socket for UDP: %s", exc.strerror)
+        else:
+            logger.debug("no socket for UDP: %s", exc)
 
     def warn(self, kind: str, sentence: str, *values: object) -> None:
         """Log a warning, but of each kind only one in ``QUIET_SECONDS``."""

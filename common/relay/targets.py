@@ -23,6 +23,7 @@ from common.net.resolver import Query, Resolver
 from common.net.sockets import first_reachable
 from common.proto.address import Address, IPAddress
 from common.relay.datagrams import DatagramSocket, SocketAddress
+from common.relay.refusals import Refusals
 
 MAX_ROUTES = 64  # targets of which the checked address is remembered
 ROUTE_SECONDS = 60.0
@@ -60,6 +61,7 @@ class Targets:
         "is_allowed",
         "loop",
         "on_reply",
+        "refusals",
         "resolver",
     )
 
@@ -71,10 +73,11 @@ class Targets:
         is_allowed: IsAllowed,
         on_reply: OnReply,
         counters: Counter[str],
+        refusals: Refusals,
         user: str | None = None,
     ) -> None:
         self.loop, self.resolver, self.is_allowed = loop, resolver, is_allowed
-        self.on_reply, self.counters = on_reply, counters
+        self.on_reply, self.counters, self.refusals = on_reply, counters, refusals
         self._up, self._down = _names("udp_bytes_up", user), _names("udp_bytes_down", user)
         self._sockets: dict[int, DatagramSocket] = {}
         self._routes: dict[Address, Route] = {}
@@ -134,7 +137,7 @@ class Targets:
             outlet = self._sockets.get(family) or self._open_socket(family)
         except OSError as exc:
             self.counters["udp_dropped"] += 1
-            logger.debug("no socket for UDP: %s", exc)
+            self.refusals.add_socket(exc)
             return
         route = Route(outlet, (str(ip), target.port), self.loop.now + ROUTE_SECONDS)
         self._routes[target] = route

@@ -205,7 +205,7 @@ def test_no_descriptor_is_tried_again(world):
     owner.link.send(TARGET, b"lost")
     world.network.error = None
     owner.link.send(TARGET, b"lost, too")
-    assert world.counters == {"udp_dropped": 2}
+    assert world.counters == {"udp_dropped": 2, "descriptor_limit": 1}
     world.pass_time(RETRY_SECONDS)
     owner.link.send(TARGET, b"x")
     assert world.sent() == [(TARGET, b"x")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -66,6 +68,14 @@ def test_a_limit_of_ours_is_told_and_has_a_counter_of_its_own(world, caplog):
         world.refusals.count(Overloaded("no descriptors"))
     assert world.counters == {"overloaded": 4, "some_limit": 2, "descriptor_limit": 2}
     assert told(caplog) == ["no more of 100% (1 so far)", "no descriptors (1 so far)"]
+
+
+def test_a_socket_for_udp_that_could_not_be_opened(world, caplog):
+    """For want of a descriptor it is a limit of ours; for another reason it is the datagram's."""
+    for code in (errno.EMFILE, errno.ENFILE, errno.EAFNOSUPPORT):
+        world.refusals.add_socket(OSError(code, os.strerror(code)))
+    assert world.counters == {"descriptor_limit": 2}
+    assert told(caplog) == ["no socket for UDP: Too many open files (1 so far)"]
 
 
 def test_every_counter_of_a_refusal_is_explained_to_operators():

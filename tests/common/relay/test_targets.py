@@ -11,6 +11,7 @@ from common.errors import ResolveFailed
 from common.net.loop import EventLoop
 from common.proto.address import Address
 from common.relay import targets
+from common.relay.refusals import Refusals
 from common.relay.targets import MAX_ROUTES, MAX_WAITING, ROUTE_SECONDS, Targets
 from tests.clock import FakeClock
 from tests.driving import drive, settle
@@ -32,6 +33,7 @@ class World:
             is_allowed=self.is_allowed,
             on_reply=lambda source, payload: self.replies.append((source, bytes(payload))),
             counters=self.counters,
+            refusals=Refusals(self.loop, self.counters),
             user=user,
         )
         self.sockets: list[socket.socket] = []
@@ -214,4 +216,4 @@ def test_no_descriptor_no_datagram(world, monkeypatch):
     monkeypatch.setattr(targets.socket, "socket", no_socket)
     world.targets.send(Address("127.0.0.1", 9), b"x")
     monkeypatch.undo()
-    assert world.counters["udp_dropped"] == 1
+    assert world.counters == {"udp_dropped": 1, "descriptor_limit": 1}
