@@ -43,9 +43,9 @@ def parse() -> argparse.Namespace:
         "--method",
         nargs="+",
         default=[],
-        choices=METHODS,
+        choices=(*METHODS, "none"),
         metavar="METHOD",
-        help="instead of those a row usually has",
+        help="instead of those a row usually has; none shows what is left without cryptography",
     )
     add("--front", nargs="+", choices=FRONTS, default=list(FRONTS))
     add("--streams", nargs="+", type=int, default=[1, 16], help="of bulk, at once")

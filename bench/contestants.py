@@ -148,6 +148,8 @@ class Libev(Contestant):
         return found[0] if found else "shadowsocks-libev"
 
     def fit(self, case: Case) -> Case | None:
+        if case.method == "none":
+            return None
         return replace(
             case,
             method=USUAL if case.method.startswith("2022-") else case.method,

@@ -172,18 +172,7 @@ class Server(Connection):
         _on_readable[self.remote.fileno()] = self.pump_down
 
 
-def main() -> None:
-    role, path = sys.argv[1:]
-    with open(path) as file:
-        config = json.load(file)
-    key = evp_bytes_to_key(config["password"].encode(), 32)
-    server = (config["server"], config["server_port"])
-    new: Callable[[socket.socket], Connection] = functools.partial(Server, key)
-    address = server
-    if role == "local":
-        new, address = functools.partial(Local, key, server), (config["local_address"], config["local_port"])
-    else:
-        floor_udp.serve(key, server, watch)
+def listen(address: tuple[str, int], new: Callable[[socket.socket], Connection]) -> socket.socket:
     listener = socket.create_server(address, backlog=1024)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setblocking(False)
@@ -196,14 +185,34 @@ def main() -> None:
             pass
 
     watch(listener, accept)
+    return listener
+
+
+def step(timeout: float | None = None) -> None:
+    for fd, _ in _poll.poll(timeout):
+        on_readable = _on_readable.get(fd)
+        if on_readable is not None:  # else it was closed in this batch
+            try:
+                on_readable()
+            except (OSError, InvalidTag):
+                on_readable.__self__.close()  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    role, path = sys.argv[1:]
+    with open(path) as file:
+        config = json.load(file)
+    key = evp_bytes_to_key(config["password"].encode(), 32)
+    server = (config["server"], config["server_port"])
+    new: Callable[[socket.socket], Connection] = functools.partial(Server, key)
+    address = server
+    if role == "local":
+        new, address = functools.partial(Local, key, server), (config["local_address"], config["local_port"])
+    else:
+        floor_udp.serve(key, server, watch)
+    listen(address, new)
     while True:
-        for fd, _ in _poll.poll():
-            on_readable = _on_readable.get(fd)
-            if on_readable is not None:  # else it was closed in this batch
-                try:
-                    on_readable()
-                except (OSError, InvalidTag):
-                    on_readable.__self__.close()  # type: ignore[attr-defined]
+        step()
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def test_libev_runs_the_nearest_it_has():
     assert libev.fit(CASE) == CASE
     far = replace(CASE, method="2022-blake3-aes-256-gcm", front="http", users=100, workers=2)
     assert libev.fit(far) == CASE
+    assert libev.fit(replace(CASE, method="none")) is None
     assert libev.fit(replace(CASE, method="chacha20-ietf-poly1305")).method == "chacha20-ietf-poly1305"
 
 
