@@ -165,7 +165,7 @@ class Libev(Contestant):
 
 class Floor(Contestant):
     def version(self) -> str:
-        return "a bare loop with the same system calls and the same cryptography, and nothing else"
+        return "a bare loop with the system calls and the cryptography that cannot be left out"
 
     def fit(self, case: Case) -> Case | None:
         known = case.kind in ("connections", "datagrams", "exchanges", "latency") and case.method == USUAL
