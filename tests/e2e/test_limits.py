@@ -122,8 +122,10 @@ def test_too_many_connections_under_way_are_told_as_that(start_program):
         response = wait_until(is_refused)
         assert response.status == 503
         assert b"1 connections are being made, the limit" in response.body
+        told = "1 connections are being made, the limit: more are refused"
+        wait_until(lambda: told in program.log())
         log = program.log()
-        assert log.count("1 connections are being made, the limit: more are refused") == 1
+        assert log.count(told) == 1
         assert "no server can be reached" not in log
         assert "out of reach" not in log
 
