@@ -67,6 +67,7 @@ def test_a_user_of_the_local_end_has_its_part_and_others_have_theirs(start_pair)
         assert receive_exactly(tunnel, 4) == b"ping"
         tunnel.close()
         wait_until(lambda: ask_by_socks(stack, port, "alice", origin.address)[1][1] == SUCCEEDED)
+    wait_until(lambda: "user alice has 2 connections, the limit" in pair.local.log())
     assert pair.local.log().count("user alice has 2 connections, the limit") == 1, "rarely told"
     assert "user bob" not in pair.local.log()
 
@@ -108,7 +109,9 @@ def test_a_user_of_the_local_end_has_so_many_associations(start_pair):
         third = associated("alice")
         assert ends(second.control)
         assert all(client.works(target.address) for client in (bob, first, third))
-    assert "user alice has 2 UDP associations, the limit: its quietest makes room" in pair.local.log()
+    wait_until(
+        lambda: "user alice has 2 UDP associations, the limit: its quietest makes room" in pair.local.log()
+    )
 
 
 @pytest.mark.parametrize("method", ["aes-256-gcm", "2022-blake3-aes-256-gcm"])
@@ -144,5 +147,6 @@ def test_a_user_of_the_server_has_so_many_sessions(start_program, method):
         assert server.udp_sockets() == before + 2 + 3
         assert all(client.works(target.address) for client in (*clients, *others))
         assert len(target.peers) == 2 + 8 + 8, "bob's have kept their ports, alice's have new ones"
+    wait_until(lambda: "user alice has 3 UDP associations, the limit" in server.log())
     assert server.log().count("user alice has 3 UDP associations, the limit") == 1, "rarely told"
     assert "user bob" not in server.log()
