@@ -30,6 +30,7 @@ from tests.processes import ROOT, Program
 from tests.waiting import wait_until
 
 LIMIT = 10.0  # seconds from the end of a fault until service must be back
+GONE = 40.0  # and until nothing is left of it: whom a reset does not reach notices by keep-alive, after 15 s
 FIGURES = "FAULTS_FIGURES"  # environment variable: the file to keep figures in
 NOT_YET = (OSError, EOFError, AssertionError)
 
@@ -68,6 +69,7 @@ def nothing_left(*programs: Program) -> Iterator[None]:
     for program, count in zip(programs, before, strict=True):
         wait_until(
             lambda program=program, count=count: program.descriptors() <= count,
+            timeout=GONE,
             what=f"descriptors of {program.argv} back at {count}",
         )
         program.assert_healthy()
