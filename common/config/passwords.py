@@ -103,9 +103,8 @@ class Passwords:
         name = values.text(node, self._report)
         if name is None:
             return None
-        path = (
-            os.path.join(self._folder, name) if node.source else name
-        )  # a flag counts from where it is typed
+        # A flag counts from where it is typed.
+        path = os.path.join(self._folder, name) if node.source else name
         try:
             with open(path, "rb") as file:
                 self._warn_if_exposed(node, path, file.fileno())

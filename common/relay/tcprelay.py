@@ -127,19 +127,19 @@ class TCPRelayHandler(Expectant):
         if ip is None:
             self.look_up(target.host, self._on_resolved)
         else:
-            self.enter_dns()
+            self._enter_dns()
             if not self._is_reset():
                 self._connect((ip,))
 
     def look_up(self, host: str, callback: ResolveCallback) -> None:
         """To DNS: the client waits until ``callback`` has what the resolver finds, which may be at once."""
-        self.enter_dns()
+        self._enter_dns()
         query = self.relay.resolver.resolve(host, callback)
         if query is not None:  # else it was answered already, and ``self.query`` may be the next one by now
             self.query = query
             self.local.want(self.local.events & ~READ)
 
-    def enter_dns(self) -> None:
+    def _enter_dns(self) -> None:
         self.advance(STAGE_DNS)
         self.expect_nothing()
         self.relay.admission.handshakes.pop(self, None)

@@ -14,30 +14,19 @@ import pytest
 from common.crypto.generations import Shape
 from common.crypto.replay import HOLD, RecentSalts, TimedSalts
 from common.crypto.shared_salts import ENTRY_SIZE, RECENT, TIMED, ServerSalts, SharedSalts
+from tests.watched_lock import WatchedLock
 
 NOW = 1_700_000_000.0
 
 
-class Store:
-    """Salts in memory of their own; the lock is watched instead of taken."""
+class Store(WatchedLock):
+    """Salts in memory of their own."""
 
     def __init__(self, capacity: int = 8, hold: float | None = HOLD) -> None:
-        self.held = self.refused = 0
+        super().__init__()
         shape = Shape(capacity, hold, ENTRY_SIZE)
         self.memory = mmap.mmap(-1, shape.size)
         self.salts = SharedSalts(shape, self.memory, self.lock, self.unlock, self.on_full)
-
-    def lock(self) -> None:
-        assert not self.held
-        self.held = 1
-
-    def unlock(self) -> None:
-        assert self.held
-        self.held = 0
-
-    def on_full(self) -> None:
-        assert not self.held
-        self.refused += 1
 
     def add(self, salt: bytes, now: float = NOW, scope: int = 0) -> bool:
         added = self.salts.add(scope, salt, now)

@@ -18,32 +18,21 @@ from common.crypto.replay import HOLD
 from common.crypto.shared_windows import BLOCKS, ENTRY_SIZE, SESSIONS, SharedWindow, SharedWindows
 from common.crypto.window import WINDOW_SIZE, SlidingWindow
 from tests.vectors import VECTORS
+from tests.watched_lock import WatchedLock
 
 NOW = 1_700_000_000.0
 LAST_ID = 2**64 - 1
 HEADER = 64  # bytes
 
 
-class Store:
-    """Windows in memory of their own; the lock is watched instead of taken."""
+class Store(WatchedLock):
+    """Windows in memory of their own."""
 
     def __init__(self, capacity: int = 8) -> None:
-        self.held = self.refused = 0
+        super().__init__()
         shape = Shape(capacity, HOLD, ENTRY_SIZE)
         self.memory = mmap.mmap(-1, shape.size)
         self.windows = SharedWindows(shape, self.memory, self.lock, self.unlock, self.on_full)
-
-    def lock(self) -> None:
-        assert not self.held
-        self.held = 1
-
-    def unlock(self) -> None:
-        assert self.held
-        self.held = 0
-
-    def on_full(self) -> None:
-        assert not self.held
-        self.refused += 1
 
     def window(self, number: int = 0, scope: int = 0) -> SharedWindow:
         """As another process would have it, too: nothing of it is kept here."""
